@@ -1,0 +1,59 @@
+# Everything runs in .venv, which the first target that needs it makes from the machine's Python.
+#
+#   make demo     install, simulate BERT-base on a shipped accelerator, write a report and a trace
+#   make test     install, then lint, types, layers and tests
+#   make golden   rewrite what the tests compare with: documents' output blocks, examples, golden files
+#   make bench    what the commands cost; `make bench-scalesim` sets it beside SCALE-Sim (a quarter of an hour)
+#   make clean    remove everything that these made
+
+SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14 python; do \
+    $$p -c '$(SUITABLE)' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+# setuptools warns at length that ./tilewright might be imported in place of the install; here they are the same
+PIP_INSTALL := PYTHONWARNINGS='ignore:Editable installation' \
+    $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint golden bench bench-scalesim clean
+
+demo: .venv/.installed
+	@mkdir -p demo
+	$(BIN)/tilewright run gemmini-default bert-base --report demo/report.html --trace demo/trace.json
+
+test: lint
+	$(BIN)/python -m pytest -q -n 2 -m 'not slow'
+	$(BIN)/python -m pytest -q -m slow
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+golden: .venv/.installed-dev
+	$(BIN)/python docs/regenerate.py
+
+bench: .venv/.installed
+	$(BIN)/python -m benchmarks.speed
+
+bench-scalesim: .venv/.installed
+	$(BIN)/python -m benchmarks.scalesim --size 128
+	$(BIN)/python -m benchmarks.scalesim --size 32
+
+clean:
+	rm -rf .venv .venv-scalesim demo build dist *.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo 'no Python 3.11 or newer with its venv module found; try: make PYTHON=/path/to/python3' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# Two stamps, so that the demo need not wait for the tools of the tests. Made again when pyproject.toml changes.
+.venv/.installed: pyproject.toml | .venv/bin/python
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml | .venv/bin/python
+	$(PIP_INSTALL) --editable '.[dev]'
+	@touch .venv/.installed $@

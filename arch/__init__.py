@@ -1,0 +1,1 @@
+"""The accelerator description: schema, presets, DRAM standards."""

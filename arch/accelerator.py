@@ -1,0 +1,216 @@
+"""The accelerator description: one frozen pydantic model per block of the YAML file.
+
+Times are in cycles of the accelerator's clock unless a name says otherwise. The description states what the
+machine has; what a workload costs on it is worked out in `tilewright.dataflows`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from tilewright.arch.dram_standards import complete_from_standard
+from tilewright.description.errors import InputError, Problem
+
+ElementType = Literal["int4", "int8", "int16", "int32", "fp8", "fp16", "bf16", "fp32"]
+Dataflow = Literal["weight_stationary", "output_stationary", "input_stationary"]
+Operand = Literal["input", "weight", "output"]
+
+ELEMENT_BITS: dict[str, int] = {
+    "int4": 4, "int8": 8, "int16": 16, "int32": 32, "fp8": 8, "fp16": 16, "bf16": 16, "fp32": 32,
+}  # fmt: skip
+
+
+class Block(BaseModel):
+    """Base of every part of the description: frozen, and no key it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Array(Block):
+    """The systolic array of one core."""
+
+    rows: PositiveInt
+    """Processing elements down a column."""
+    cols: PositiveInt
+    """Processing elements along a row."""
+    count: PositiveInt = 1
+    """Equal arrays in a core; the folds of a tile are dealt out among them."""
+    dataflow: Dataflow
+    """Which operand stays in the processing elements during a fold."""
+    operand: ElementType = "int8"
+    """Element type of both multiplicands; tensors of element type `native` are stored in it."""
+    accumulator: ElementType = "int32"
+    """Element type of the running sums."""
+    fold_overlap: bool = False
+    """Whether the next fold streams in right behind this one, so that fill and drain skew
+    (rows + cols - 2 cycles) is paid once per run of folds instead of once per fold."""
+    stationary_buffers: Literal[1, 2] = 1
+    """Registers for the stationary operand in each PE: with 2, the next fold's operand is loaded while this
+    fold streams. Means nothing for an output-stationary array."""
+    output_drain: Literal["ideal", "exposed", "shadow"] = "ideal"
+    """How an output-stationary array's sums leave it: at no cost (the bare closed form), down the columns in
+    `rows` cycles after each fold, or in the shadow of the next fold. Means nothing for the other dataflows."""
+
+    @property
+    def macs_per_cycle(self) -> int:
+        """Peak multiply-accumulates per cycle of one core."""
+        return self.rows * self.cols * self.count
+
+
+class VectorCycles(Block):
+    """Cycles that one lane takes for one primitive operation on one element (a reciprocal throughput)."""
+
+    add: PositiveFloat = 1.0
+    multiply: PositiveFloat = 1.0
+    compare: PositiveFloat = 1.0
+    exp: PositiveFloat = 4.0
+    divide: PositiveFloat = 8.0
+    sqrt: PositiveFloat = 8.0
+    tanh: PositiveFloat = 8.0
+    """Also the cost of erf and of the logistic function."""
+    move: PositiveFloat = 1.0
+    """Copying one element (gathers, scatters, layout changes)."""
+
+
+class Vector(Block):
+    """The vector unit of one core: softmax, norms, activations, residuals, sorts, gathers."""
+
+    lanes: PositiveInt
+    """Elements worked on in parallel."""
+    startup_cycles: Annotated[int, Field(ge=0)] = 0
+    """Pipeline fill paid once per tile."""
+    cycles: VectorCycles = VectorCycles()
+
+
+class Buffer(Block):
+    """One on-chip SRAM of a core. A machine without buffers has unlimited, free ones."""
+
+    capacity_bytes: PositiveInt
+    holds: Annotated[tuple[Operand, ...], Field(min_length=1)]
+    """Operands that live here; a buffer that holds several shares its capacity and ports among them. The
+    input and the vector unit's data are `input`; running sums and results are `output`."""
+    banks: PositiveInt = 1
+    ports: PositiveInt = 1
+    """Ports of each bank."""
+    width_bytes: PositiveInt
+    """Bytes that one port moves per cycle."""
+
+    @property
+    def bytes_per_cycle(self) -> int:
+        """Peak bandwidth over all banks and ports."""
+        return self.banks * self.ports * self.width_bytes
+
+
+class IdealDram(Block):
+    """Memory that always has the operand ready: no time, but its traffic is counted."""
+
+    kind: Literal["ideal"]
+
+
+class FlatDram(Block):
+    """Memory with one bandwidth and one latency, whatever the addresses."""
+
+    kind: Literal["flat"]
+    bytes_per_cycle: PositiveFloat
+    """Sustained bandwidth of all channels together, per cycle of the accelerator's clock."""
+    latency_cycles: Annotated[int, Field(ge=0)] = 0
+    """From the request to the last beat, besides the transfer itself."""
+
+
+class BankedDram(Block):
+    """Memory with channels, banks and rows, whose time depends on how requests fall onto them.
+
+    `standard` fills in whatever the description leaves out, from `dram_standards.yaml`.
+    """
+
+    kind: Literal["banked"]
+    standard: str | None = None
+    """One of the shipped standards, e.g. `ddr4-2400`."""
+    channels: PositiveInt
+    banks: PositiveInt
+    """Banks of one channel (all bank groups together)."""
+    row_bytes: PositiveInt
+    """Bytes that one activation opens (a page of one channel)."""
+    bus_bytes: PositiveInt
+    """Width of one channel's data bus."""
+    transfers_per_second: PositiveFloat
+    """Transfers per second on each data pin (2,400e6 for DDR4-2400)."""
+    burst_length: PositiveInt
+    """Transfers of one column command."""
+    t_rcd_ns: PositiveFloat
+    t_rp_ns: PositiveFloat
+    t_cl_ns: PositiveFloat
+    t_ras_ns: PositiveFloat
+    t_rfc_ns: Annotated[float, Field(ge=0)]
+    """Length of one refresh."""
+    t_refi_ns: PositiveFloat
+    """Time between refreshes."""
+    interleave: Literal["channel-bank-row", "bank-channel-row", "row"] = "channel-bank-row"
+    """What changes first as the address grows by `interleave_bytes`: the channel, then the bank; the bank,
+    then the channel; or `row`: a channel's rows are filled bank by bank and the channel changes last."""
+    interleave_bytes: PositiveInt = 256
+    """Bytes that stay in one channel and bank before the address moves on."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_standard(cls, data: object) -> object:
+        return complete_from_standard(data)
+
+
+Dram = Annotated[IdealDram | FlatDram | BankedDram, Field(discriminator="kind")]
+
+
+class Dma(Block):
+    """The engine that moves tiles between DRAM and the buffers, in program order."""
+
+    prefetch_bytes: Annotated[int, Field(ge=0)] = 16384
+    """Room in its own FIFO for the first operands of the next operator, fetched while this one finishes."""
+
+
+class Mapper(Block):
+    """How hard the mapper searches."""
+
+    effort: Annotated[int, Field(ge=0, le=6)] = 3
+    """Each level tries all the tilings of the level below and more."""
+    resident_fractions: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = (0.0, 0.5, 0.75)
+    """Shares of each buffer to try for keeping whole tensors between operators; the rest holds tiles."""
+
+
+class Accelerator(Block):
+    """A transformer accelerator: equal cores in lock step, and one memory behind them."""
+
+    name: str
+    description: str = ""
+    clock_mhz: PositiveFloat
+    cores: PositiveInt = 1
+    """Cores work on the same operator, each on its own part; operands that they share are fetched once."""
+    array: Array
+    vector: Vector
+    buffers: dict[str, Buffer] = {}
+    """On-chip memories of each core, by name. Empty: unlimited and free."""
+    dram: Dram
+    dma: Dma = Dma()
+    mapper: Mapper = Mapper()
+
+    @model_validator(mode="after")
+    def _every_operand_has_a_home(self) -> Accelerator:
+        if not self.buffers:
+            return self
+        for operand in ("input", "weight", "output"):
+            homes = [name for name, buffer in self.buffers.items() if operand in buffer.holds]
+            if len(homes) != 1:
+                found = f"{', '.join(homes)} do" if homes else "none does"
+                message = f"exactly one of them must hold {operand!r}; {found}"
+                raise InputError(Problem(message, key="buffers"))
+        return self
+
+    @property
+    def macs_per_cycle(self) -> int:
+        """Peak multiply-accumulates per cycle of all cores."""
+        return self.cores * self.array.macs_per_cycle
+
+    def home(self, operand: Operand) -> str | None:
+        """Name of the buffer that holds `operand`; None if the machine has unlimited buffers."""
+        return next((name for name, buffer in self.buffers.items() if operand in buffer.holds), None)

@@ -1,0 +1,1 @@
+"""How an operator is tiled and scheduled on an accelerator."""

@@ -1,0 +1,201 @@
+"""Lower bounds on every candidate tiling of a matmul at once, in numpy.
+
+A bound never exceeds the exact cycles of the same tiling: each counts what one unit must do in any case, plus
+what must come before its first job and after its last. The `analytic` fidelity is the least bound over the
+candidates; the exact search visits candidates in the order of their bounds and stops when none can win.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilewright.dataflows.arith import ceil_div
+from tilewright.dataflows.machine import SLOTS, Machine
+from tilewright.dataflows.matmul import stream_counts
+from tilewright.dataflows.regions import MatmulSpec
+from tilewright.dataflows.systolic import tile_cycles
+from tilewright.dataflows.tiling import Order, Split, Tiling, sizes
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Tilings that fit the buffers, as columns, with their bounds in cycles and DRAM traffic in bytes."""
+
+    m: Ints
+    k: Ints
+    n: Ints
+    m_outer: NDArray[np.bool_]
+    split: Split
+    bound: Ints
+    traffic: Floats
+
+    def tiling(self, index: int) -> Tiling:
+        """One of them."""
+        order: Order = "mn" if self.m_outer[index] else "nm"
+        return Tiling(int(self.m[index]), int(self.k[index]), int(self.n[index]), order, self.split)
+
+
+def candidates(spec: MatmulSpec, machine: Machine, split: Split, ends: tuple[int, int]) -> Candidates:
+    """All tilings of the mapper's effort that fit, for one way to share the work among the cores.
+
+    `ends`: DMA cycles that prefetching spares the region, and those of its own prefetch for the next.
+    """
+    shape, cores = spec.shape, machine.cores
+    m, k, n, m_outer = _grid(spec, machine, split)
+    core_m = ceil_div(m, cores) if split == "m" else m
+    core_n = ceil_div(n, cores) if split == "n" else n
+    fits = _fits(spec, machine, core_m, k, core_n)
+    m, k, n, m_outer = m[fits], k[fits], n[fits], m_outer[fits]
+    products = ceil_div(shape.batch, cores) if split == "batch" else shape.batch
+    m_tiles, k_tiles, n_tiles = ceil_div(shape.m, m), ceil_div(shape.k, k), ceil_div(shape.n, n)
+    one_k = k_tiles == 1
+    a_reads = np.where(one_k & (m_outer | (m_tiles == 1)), 1, n_tiles)
+    b_reads = np.where(one_k & (~m_outer | (n_tiles == 1)), 1, m_tiles)
+    array, streams = _array_work(spec, machine, split, (m, k, n), products)
+    loads = _load_bytes(spec, a_reads, b_reads, m_tiles, n_tiles)
+    stores = 0 if spec.out.resident else spec.out.bytes
+    last = _last_tile(spec, machine, split, shape.m - (m_tiles - 1) * m, shape.n - (n_tiles - 1) * n)
+    first = _first_loads(spec, machine, split, m, k, n)
+    dma = np.floor((loads + stores) / machine.peak_dram).astype(np.int64) - ends[0]
+    dma = np.maximum(dma, 0) + ends[1] + (machine.dram_latency if stores else 0)
+    vector = first + _vector_work(spec, machine)
+    ports = [np.floor(s / w).astype(np.int64) for s, w in zip(streams, machine.widths, strict=True)]
+    bound = np.maximum.reduce([array + first + last, dma, vector, *ports])
+    return Candidates(m, k, n, m_outer, split, bound, loads + stores)
+
+
+def splits(spec: MatmulSpec, machine: Machine) -> tuple[Split, ...]:
+    """Ways to share a matmul among the cores."""
+    if machine.cores == 1:
+        return ("m",)
+    return ("batch", "m", "n") if spec.shape.batch > 1 else ("m", "n")
+
+
+def _grid(spec: MatmulSpec, machine: Machine, split: Split) -> tuple[Ints, Ints, Ints, NDArray[np.bool_]]:
+    """Every combination of tile sizes and loop order, sizes over all cores."""
+    shape, array, effort = spec.shape, machine.array, machine.accelerator.mapper.effort
+    quanta = {
+        "output_stationary": (array.rows, 1, array.cols),
+        "weight_stationary": (1, array.rows, array.cols),
+        "input_stationary": (array.cols, array.rows, 1),
+    }[array.dataflow]
+    shares = (machine.cores if split == "m" else 1, 1, machine.cores if split == "n" else 1)
+    axes = []
+    for extent, quantum, share in zip((shape.m, shape.k, shape.n), quanta, shares, strict=True):
+        if machine.buffers:
+            per_core = sizes(ceil_div(extent, share), quantum, effort)
+            axes.append(np.unique(np.minimum(np.array(per_core, dtype=np.int64) * share, extent)))
+        else:
+            axes.append(np.array([extent], dtype=np.int64))
+    orders = np.array([True, False]) if machine.buffers else np.array([True])
+    m, k, n, m_outer = (axis.ravel() for axis in np.meshgrid(*axes, orders, indexing="ij"))
+    return m, k, n, m_outer
+
+
+def _fits(spec: MatmulSpec, machine: Machine, m: Ints, k: Ints, n: Ints) -> NDArray[np.bool_]:
+    """Whether a core's tile has room in the buffers, in as many slots as are in flight."""
+    needs = {"input": np.zeros(m.shape), "weight": np.zeros(m.shape), "output": np.zeros(m.shape)}
+    needs["input"] += 0 if spec.a.resident else m * k * spec.a.bits
+    needs["input"] += m * n * sum(side.bits for side in spec.sides if not side.resident)
+    needs["weight"] += 0 if spec.b.resident else k * n * spec.b.bits
+    needs["weight"] += n * sum(each.bits for each in spec.constants if not each.resident)
+    needs["output"] += m * n * max(machine.accumulator_bits, spec.out.bits)
+    fits = np.ones(m.shape, dtype=np.bool_)
+    for number, room in enumerate(machine.room_bytes):
+        here = [op for op in ("input", "weight", "output") if machine.number(op) == number]  # type: ignore[arg-type]
+        fits &= sum(np.ceil(needs[op] / 8) for op in here) * SLOTS <= room
+    return fits
+
+
+def _array_work(
+    spec: MatmulSpec, machine: Machine, split: Split, tile: tuple[Ints, Ints, Ints], products: int
+) -> tuple[Ints, list[Floats]]:
+    """Cycles of the array over all ticks, and bytes of its streams through each buffer of a core.
+
+    A tick's streams hold the ports while it runs, so it takes at least as long as they do.
+    """
+    shape = spec.shape
+    array = np.zeros(tile[0].shape, dtype=np.int64)
+    streamed = [np.zeros(tile[0].shape) for _ in range(machine.buffers)]
+    for (m_count, m), (k_count, k), (n_count, n) in product(
+        *(_edges(extent, size) for extent, size in zip((shape.m, shape.k, shape.n), tile, strict=True))
+    ):
+        ticks = m_count * k_count * n_count
+        core_m = ceil_div(m, machine.cores) if split == "m" else m
+        core_n = ceil_div(n, machine.cores) if split == "n" else n
+        cycles = tile_cycles(machine.array, core_m, k, core_n).total
+        for number, size in enumerate(_stream_bytes(spec, machine, core_m, k, core_n)):
+            streamed[number] += ticks * size
+            cycles = np.maximum(cycles, np.floor(size / machine.widths[number]).astype(np.int64))
+        array += ticks * np.where(ticks > 0, cycles, 0)
+    return array * products, [size * products for size in streamed]
+
+
+def _stream_bytes(spec: MatmulSpec, machine: Machine, m: Ints, k: Ints, n: Ints) -> list[Floats]:
+    """Bytes that the array moves through each buffer on one tile (the first along k: nothing read back)."""
+    if not machine.buffers:
+        return []
+    a_times, b_times, k_folds = stream_counts(machine, m, k, n)
+    sizes_bytes = [np.zeros(m.shape) for _ in range(machine.buffers)]
+    sizes_bytes[machine.number("input")] += m * k * a_times * spec.a.bits / 8
+    sizes_bytes[machine.number("weight")] += k * n * b_times * spec.b.bits / 8
+    sizes_bytes[machine.number("output")] += m * n * (2 * k_folds - 1) * machine.accumulator_bits / 8
+    return sizes_bytes
+
+
+def _edges(extent: int, tile: Ints) -> list[tuple[Ints, Ints]]:
+    """(count, size) of the full tiles and of the last one."""
+    tiles = ceil_div(np.full_like(tile, extent), tile)
+    return [(tiles - 1, tile), (np.ones_like(tile), extent - (tiles - 1) * tile)]
+
+
+def _load_bytes(spec: MatmulSpec, a_reads: Ints, b_reads: Ints, m_tiles: Ints, n_tiles: Ints) -> Floats:
+    """Bytes from DRAM, rounded down."""
+    loads = np.zeros(a_reads.shape)
+    if not spec.a.resident:
+        loads += a_reads * (spec.a.elements * spec.a.bits / 8)
+    if not spec.b.resident:
+        loads += b_reads * (spec.b.elements * spec.b.bits / 8)
+    loads += sum(side.elements * side.bits / 8 for side in spec.sides if not side.resident)
+    for constant in spec.constants:
+        if not constant.resident:
+            loads += spec.shape.batch * m_tiles * constant.elements * constant.bits / 8
+    return loads
+
+
+def _first_loads(spec: MatmulSpec, machine: Machine, split: Split, m: Ints, k: Ints, n: Ints) -> Ints:
+    """Cycles before the array can start at all: the first tiles of what could not be prefetched."""
+    batch = min(machine.cores, spec.shape.batch) if split == "batch" else 1
+    size = np.zeros(m.shape)
+    if not (spec.a.resident or spec.a.early):
+        size += batch * m * k * spec.a.bits / 8
+    if not (spec.b.resident or spec.b.early):
+        size += batch * k * n * spec.b.bits / 8
+    return np.where(size > 0, np.floor(size / machine.peak_dram).astype(np.int64) + machine.dram_latency, 0)
+
+
+def _last_tile(spec: MatmulSpec, machine: Machine, split: Split, m: Ints, n: Ints) -> Ints:
+    """Cycles after the array's end: the last tile's tail and store."""
+    batch = spec.shape.batch
+    last_batch = (batch - 1) % machine.cores + 1 if split == "batch" else 1
+    share = 1 if split == "batch" else machine.cores
+    cycles = np.floor(spec.lane_cycles * m * n / share / machine.accelerator.vector.lanes)
+    if not spec.out.resident:
+        cycles = cycles + np.floor(last_batch * m * n * spec.out.bits / 8 / machine.peak_dram)
+        cycles = cycles + machine.dram_latency
+    return np.asarray(cycles).astype(np.int64)
+
+
+def _vector_work(spec: MatmulSpec, machine: Machine) -> int:
+    """Cycles of the vector unit over the whole tail."""
+    shape = spec.shape
+    work = spec.lane_cycles * shape.batch * shape.m * shape.n
+    return ceil(work / machine.cores / machine.accelerator.vector.lanes) if work else 0

@@ -1,0 +1,132 @@
+"""The mapper: for each region, the tiling and loop order of least cycles.
+
+The search is exact: candidates are visited in the order of their lower bounds, each is put through the machine's
+recurrence, and the search ends when no bound is below the best found. Its outcome is the minimum over a set that
+grows with the effort and with the buffers, of costs that fall with bandwidth and lanes; so more of any of these
+is never worse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tilewright.dataflows import bounds
+from tilewright.dataflows.machine import Machine
+from tilewright.dataflows.matmul import program as matmul_program
+from tilewright.dataflows.program import Program
+from tilewright.dataflows.regions import MatmulSpec, RowsSpec, Spec
+from tilewright.dataflows.rowwise import RowTiling, row_bound, row_program, row_tilings
+from tilewright.dataflows.schedule import region_cycles
+from tilewright.dataflows.tiling import Tiling
+from tilewright.description.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A region to be mapped: what it is and what it shares with its neighbours."""
+
+    spec: Spec
+    credit_bytes: int
+    """Bytes of its early loads that are there when it starts."""
+    prefetch_bytes: int
+    """Bytes that it prefetches for the region after it."""
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A region's chosen loop nest and its exact cycles."""
+
+    tiling: Tiling | RowTiling | None
+    program: Program
+    cycles: int
+
+
+def ends(request: Request, machine: Machine) -> tuple[int, int]:
+    """DMA cycles spared by what was prefetched, and taken by prefetching for the next region."""
+    spared = int(-(-request.credit_bytes // machine.peak_dram)) if request.credit_bytes else 0
+    return spared, machine.dram_cycles(request.prefetch_bytes)[0]
+
+
+def best_bound(request: Request, machine: Machine) -> int:
+    """Least lower bound over all tilings that fit; the `analytic` fidelity's cycles."""
+    limits = ends(request, machine)
+    if isinstance(request.spec, RowsSpec):
+        tilings = _fitting_rows(request.spec, machine)
+        return row_bound(request.spec, machine, limits, tilings[0].cols < request.spec.cols)
+    return min(int(each.bound.min()) for each in _fitting_matmul(request.spec, machine, limits))
+
+
+def best_mapping(request: Request, machine: Machine) -> Mapping:
+    """The tiling of least exact cycles; among equals, of least DRAM traffic."""
+    if isinstance(request.spec, RowsSpec):
+        return _best_rows(request, request.spec, machine)
+    return _best_matmul(request, request.spec, machine)
+
+
+def _best_matmul(request: Request, spec: MatmulSpec, machine: Machine) -> Mapping:
+    found = _fitting_matmul(spec, machine, ends(request, machine))
+    best: tuple[tuple[int, float], Mapping] | None = None
+    bound = np.concatenate([each.bound for each in found])
+    traffic = np.concatenate([each.traffic for each in found])
+    owners = np.repeat(np.arange(len(found)), [each.bound.size for each in found])
+    starts = np.cumsum([0] + [each.bound.size for each in found])
+    for index in np.lexsort((traffic, bound)):
+        if best is not None and bound[index] >= best[0][0]:
+            break
+        owner = int(owners[index])
+        tiling = found[owner].tiling(int(index - starts[owner]))
+        mapping = _evaluate(request, machine, tiling, matmul_program(spec, machine, tiling))
+        rank = mapping.cycles, float(traffic[index])
+        if best is None or rank < best[0]:
+            best = rank, mapping
+    assert best is not None, "_fitting_matmul found candidates"
+    return best[1]
+
+
+def _best_rows(request: Request, spec: RowsSpec, machine: Machine) -> Mapping:
+    tilings = _fitting_rows(spec, machine)
+    limit = row_bound(spec, machine, ends(request, machine), tilings[0].cols < spec.cols)
+    best: Mapping | None = None
+    for tiling in tilings:
+        mapping = _evaluate(request, machine, tiling, row_program(spec, machine, tiling))
+        if best is None or mapping.cycles < best.cycles:
+            best = mapping
+        if best.cycles <= limit:
+            break
+    assert best is not None, "_fitting_rows found tilings"
+    return best
+
+
+def _evaluate(request: Request, machine: Machine, tiling: Tiling | RowTiling, program: Program) -> Mapping:
+    prefetch = machine.dram_cycles(request.prefetch_bytes)
+    cycles = region_cycles(program, machine.buffers, request.credit_bytes, prefetch)
+    return Mapping(tiling, program, cycles)
+
+
+def _fitting_matmul(spec: MatmulSpec, machine: Machine, limits: tuple[int, int]) -> list[bounds.Candidates]:
+    found = [bounds.candidates(spec, machine, split, limits) for split in bounds.splits(spec, machine)]
+    found = [each for each in found if each.bound.size]
+    if not found:
+        shape = spec.shape
+        raise InputError(
+            f"buffers: no tile of the matmul {shape.m} x {shape.k} x {shape.n} fits two slots of each operand in "
+            f"{_rooms(machine)}; make a buffer larger or the array smaller"
+        )
+    return found
+
+
+def _fitting_rows(spec: RowsSpec, machine: Machine) -> list[RowTiling]:
+    tilings = row_tilings(spec, machine)
+    if not tilings:
+        raise InputError(
+            f"buffers: no tile of an operator on {spec.rows} rows of {spec.cols} elements fits {_rooms(machine)}; "
+            "make a buffer larger"
+        )
+    return tilings
+
+
+def _rooms(machine: Machine) -> str:
+    rooms = zip(machine.names, machine.room_bytes, strict=True)
+    return ", ".join(f"{name} ({room:,} bytes)" for name, room in rooms)

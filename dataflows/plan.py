@@ -1,0 +1,109 @@
+"""The plan: which regions run, in which order and how often, each with its chosen loop nest.
+
+    graph --cut--> regions --place tensors--> requests --map--> plan
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tilewright.arch.accelerator import Accelerator
+from tilewright.dataflows.machine import Machine
+from tilewright.dataflows.mapper import Mapping, Request, best_bound, best_mapping
+from tilewright.dataflows.regions import Cut, cut
+from tilewright.dataflows.layout import Group, lay_out
+from tilewright.dataflows.residency import resident_tensors
+from tilewright.description.errors import InputError
+from tilewright.workloads.graph import OperatorGraph
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Schema:
+    """All of a plan but the chosen loop nests."""
+
+    cut: Cut
+    machine: Machine
+    resident: frozenset[str]
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the simulator runs."""
+
+    schema: Schema
+    mappings: dict[Request, Mapping]
+    cycles: int
+    """By the recurrence; the simulation arrives at it on its own."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The analytic answer: least bounds per request, added up."""
+
+    schema: Schema
+    bounds: dict[Request, int]
+    cycles: int
+
+
+def plan(graph: OperatorGraph, accelerator: Accelerator) -> Plan:
+    """The mapping of least cycles.
+
+    Raises `InputError` if the buffers are too small for any tile of an operator.
+    """
+    schema, mappings = _least(graph, accelerator, best_mapping, lambda mapping: mapping.cycles)
+    return Plan(schema, mappings, _total(schema, {r: m.cycles for r, m in mappings.items()}))
+
+
+def estimate(graph: OperatorGraph, accelerator: Accelerator) -> Estimate:
+    """A lower bound on the cycles of every plan, from closed forms alone."""
+    schema, found = _least(graph, accelerator, best_bound, int)
+    return Estimate(schema, found, _total(schema, found))
+
+
+def _least(
+    graph: OperatorGraph,
+    accelerator: Accelerator,
+    solve: Callable[[Request, Machine], Answer],
+    cycles: Callable[[Answer], int],
+) -> tuple[Schema, dict[Request, Answer]]:
+    """The division of the buffers of least total cycles, and the answer for each of its requests."""
+    best: tuple[int, Schema, dict[Request, Answer]] | None = None
+    failure: InputError | None = None
+    for schema in _schemas(graph, accelerator):
+        requests = dict.fromkeys(step.request for group in schema.groups for step in group.steps)
+        try:
+            answers = {request: solve(request, schema.machine) for request in requests}
+        except InputError as error:
+            failure = failure or error
+            continue
+        total = _total(schema, {request: cycles(answer) for request, answer in answers.items()})
+        if best is None or total < best[0]:
+            best = total, schema, answers
+    if best is None:
+        assert failure is not None, "_schemas yields at least one"
+        raise failure
+    return best[1], best[2]
+
+
+def _total(schema: Schema, cycles: dict[Request, int]) -> int:
+    return sum(
+        group.times * sum(cycles[step.request] for step in group.steps) for group in schema.groups
+    )
+
+
+def _schemas(graph: OperatorGraph, accelerator: Accelerator) -> Iterator[Schema]:
+    """One for each way to divide the buffers between tiles and tensors that stay."""
+    the_cut = cut(graph)
+    fractions = sorted({0.0, *accelerator.mapper.resident_fractions}) if accelerator.buffers else [0.0]
+    seen: set[frozenset[str]] = set()
+    for fraction in fractions:
+        resident = resident_tensors(the_cut, accelerator, fraction)
+        if resident not in seen:
+            seen.add(resident)
+            machine = Machine(accelerator, fraction)
+            yield Schema(the_cut, machine, resident, lay_out(the_cut, machine, resident))

@@ -1,0 +1,219 @@
+"""A region's loop nest, run-length encoded: what the machine is asked to do, tile by tile.
+
+A *tick* is one tile's journey: its operands are loaded, the array works on it, the vector unit works on it, its
+result is stored. Every unit serves the ticks in order. The rules of the machine, which the recurrence in
+`schedule` and the SimPy machine in `tilewright.sim` both follow, each on its own:
+
+1. The DMA engine serves, tick by tick: the tick's loads (weight, input, side), then the store of two ticks
+   before. It starts a transfer when it is free, and a load not before the operands of two ticks before are done
+   with (they have two slots). A transfer holds the engine for `occupancy` cycles and is complete `latency` cycles
+   after that.
+2. The array starts a tick when it is free, the tick's weight and input are complete, and, for the first tick of
+   an output tile, the output tile of two before has left its slot.
+3. The vector unit starts a tick when it is free, the array is done with it, and its loads are complete.
+4. Each buffer's ports serve, tick by tick: the fills of the tick's loads, the read of the store of two ticks
+   before, the vector unit's accesses for the tick before, the array's streams. Such an access starts when the
+   port is free and the unit that makes it has started; the unit's own work on the tick (or the transfer) ends no
+   earlier than its accesses.
+5. A region starts when everything of the one before is complete. Loads marked `early` (whose data did not come
+   from the region before) cost no DMA time for the bytes that were prefetched; the prefetch itself stands in the
+   DMA engine's order where the loads of one more tick would.
+
+All orders are fixed, so every time is a maximum of sums of durations: shorter durations can't end later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Protocol
+
+Ports = tuple[int, ...]
+"""Cycles of each buffer's ports, in the order of the accelerator's buffers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One DMA job."""
+
+    bytes: int
+    occupancy: int
+    latency: int
+    buffer: int = -1
+    """Number of the on-chip buffer on the other side; -1 where the machine has none."""
+    port_cycles: int = 0
+    """Cycles of that buffer's ports, on the busiest core."""
+    buffer_bytes: int = 0
+    """Bytes through those ports, all cores together (more than `bytes` where cores share an operand)."""
+    early: bool = False
+    """A load that may be prefetched while the region before is still running."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One tile. Cycles are the unit's own; zero or None where it has nothing to do."""
+
+    weight: Transfer | None = None
+    input: Transfer | None = None
+    side: tuple[Transfer, ...] = ()
+    """Loads that only the vector unit needs (residual, bias, the second operand of an addition)."""
+    array: int = 0
+    array_streaming: int = 0
+    array_shift: int = 0
+    array_ports: Ports = ()
+    vector: int = 0
+    vector_ports: Ports = ()
+    store: Transfer | None = None
+    opens_output: bool = False
+    """Whether it starts a new output tile."""
+    closes_output: bool = False
+    """Whether it ends one: its result leaves the accumulator."""
+    buffer_read: Ports = ()
+    """Bytes that the array and the vector unit read from each buffer, all cores together."""
+    buffer_write: Ports = ()
+
+    @cached_property
+    def loads(self) -> tuple[Transfer, ...]:
+        """In the order in which the DMA engine serves them."""
+        return tuple(t for t in (self.weight, self.input, *self.side) if t is not None)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """`times` runs of `body`."""
+
+    times: int
+    body: Program
+
+
+Program = tuple["Tick | Loop", ...]
+
+
+def unrolled(program: Program) -> Iterator[Tick]:
+    """All ticks in order."""
+    for item in program:
+        if isinstance(item, Tick):
+            yield item
+        else:
+            for _ in range(item.times):
+                yield from unrolled(item.body)
+
+
+class Engine(Protocol):
+    """What goes through a program tick by tick and can jump ahead."""
+
+    def ticks(self, ticks: tuple[Tick, ...]) -> None:
+        """Run these, in order."""
+
+    def snapshot(self) -> Snapshot:
+        """The state as it stands."""
+
+    def skip(self, periods: int, since: Snapshot) -> None:
+        """Do at once what was done since then, so many times more."""
+
+
+class Snapshot(Protocol):
+    """A state of an engine."""
+
+    @property
+    def key(self) -> Hashable:
+        """The state up to a shift in time: equal keys lead to equal behaviour."""
+
+
+def drive(program: Program, engine: Engine, *, fast_forward: bool = True) -> None:
+    """Take an engine through a program.
+
+    A loop that comes back to a state (up to a shift in time) in which it was before has become periodic: the
+    whole periods that are left are skipped, exactly.
+    """
+    for is_tick, items in groupby(program, key=lambda item: isinstance(item, Tick)):
+        if is_tick:
+            engine.ticks(tuple(item for item in items if isinstance(item, Tick)))
+            continue
+        for loop in items:
+            if isinstance(loop, Loop):
+                _drive_loop(loop, engine, fast_forward)
+
+
+def _drive_loop(loop: Loop, engine: Engine, fast_forward: bool) -> None:
+    seen: dict[Hashable, tuple[int, Snapshot]] = {}
+    done = 0
+    while done < loop.times:
+        if fast_forward:
+            now = engine.snapshot()
+            if now.key in seen:
+                before, since = seen[now.key]
+                periods, rest = divmod(loop.times - done, done - before)
+                engine.skip(periods, since)
+                for _ in range(rest):
+                    drive(loop.body, engine)
+                return
+            seen[now.key] = done, now
+        drive(loop.body, engine, fast_forward=fast_forward)
+        done += 1
+
+
+def merged(items: list[Program]) -> Program:
+    """The programs one after another, with equal neighbours folded into loops."""
+    runs: list[tuple[Program, int]] = []
+    for item in items:
+        if runs and runs[-1][0] == item:
+            runs[-1] = (item, runs[-1][1] + 1)
+        else:
+            runs.append((item, 1))
+    return tuple(part for body, times in runs for part in _repeated(body, times))
+
+
+def _repeated(body: Program, times: int) -> Program:
+    return body if times == 1 else (Loop(times, body),)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a program adds up to, over all its ticks."""
+
+    ticks: int
+    array: int
+    array_streaming: int
+    array_shift: int
+    vector: int
+    dma: int
+    """Cycles that transfers hold the engine, before any prefetching."""
+    dram_read: int
+    dram_write: int
+    buffer_read: Ports
+    buffer_write: Ports
+
+
+def totals(program: Program, buffers: int) -> Totals:
+    """Sum over all ticks, loops multiplied; `buffers` is the number of on-chip buffers."""
+    sums = [0] * (8 + 2 * buffers)
+    _accumulate(program, 1, sums, buffers)
+    return Totals(*sums[:8], tuple(sums[8 : 8 + buffers]), tuple(sums[8 + buffers :]))
+
+
+def _accumulate(program: Program, times: int, sums: list[int], buffers: int) -> None:
+    for item in program:
+        if isinstance(item, Loop):
+            _accumulate(item.body, times * item.times, sums, buffers)
+        else:
+            for index, value in enumerate(_tick_row(item, buffers)):
+                sums[index] += value * times
+
+
+def _tick_row(tick: Tick, buffers: int) -> list[int]:
+    read, write = [0] * buffers, [0] * buffers
+    read[: len(tick.buffer_read)] = tick.buffer_read
+    write[: len(tick.buffer_write)] = tick.buffer_write
+    for load in tick.loads:
+        if load.buffer >= 0:
+            write[load.buffer] += load.buffer_bytes
+    stored = tick.store
+    if stored is not None and stored.buffer >= 0:
+        read[stored.buffer] += stored.buffer_bytes
+    dma = sum(t.occupancy for t in tick.loads) + (stored.occupancy if stored else 0)
+    dram_read, dram_write = sum(t.bytes for t in tick.loads), stored.bytes if stored else 0
+    units = [1, tick.array, tick.array_streaming, tick.array_shift, tick.vector]
+    return [*units, dma, dram_read, dram_write, *read, *write]

@@ -1,0 +1,158 @@
+"""The machine's recurrence: when each tick of a program starts and ends (the rules are in `program`).
+
+This is the exact cost that the mapper minimises. All orders are fixed, so the state of the machine between two
+ticks is a handful of times, and a loop that comes back to a state it was in, up to a shift in time, is periodic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from tilewright.dataflows.program import Program, Tick, Transfer, drive
+
+_IDLE = Tick()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state between two ticks, up to a shift in time, and when that was."""
+
+    key: Hashable
+    time: int
+
+
+class Schedule:
+    """The machine's state while a program runs, in cycles since the region's start.
+
+    `behind` is the tick that the array has done and the vector unit has not; `leaving` the one before, whose
+    store has not started.
+    """
+
+    __slots__ = (
+        "array", "behind", "behind_ready", "behind_side", "credit_bytes", "dma", "done", "leaving",
+        "leaving_ready", "output_free", "ports", "release", "vector",
+    )  # fmt: skip
+
+    def __init__(self, buffers: int, credit_bytes: int) -> None:
+        self.dma = self.array = self.vector = self.done = 0
+        self.release = self.output_free = 0
+        self.behind, self.leaving = _IDLE, _IDLE
+        self.behind_ready = self.behind_side = self.leaving_ready = 0
+        self.ports = [0] * buffers
+        self.credit_bytes = credit_bytes
+
+    def ticks(self, ticks: tuple[Tick, ...]) -> None:
+        """Run these, in order."""
+        for tick in ticks:
+            self._tick(tick)
+
+    def snapshot(self) -> Snapshot:
+        """The state as it stands. Nothing still to come starts before `floor`, so earlier times are as good
+        as that one."""
+        floor = min(self.release, self.array) if self.behind.array else self.release
+        times = (
+            self.dma, self.array, self.vector, self.done, self.release, self.output_free,
+            self.behind_ready, self.behind_side, self.leaving_ready, *self.ports,
+        )  # fmt: skip
+        relative = tuple(time - floor if time > floor else 0 for time in times)
+        return Snapshot((self.credit_bytes, id(self.behind), id(self.leaving), relative), floor)
+
+    def skip(self, periods: int, since: Snapshot) -> None:
+        """Do at once what was done since then, so many times more."""
+        cycles = periods * (self.snapshot().time - since.time)
+        for name in (
+            "dma", "array", "vector", "done", "release", "output_free", "behind_ready", "behind_side",
+            "leaving_ready",
+        ):  # fmt: skip
+            setattr(self, name, getattr(self, name) + cycles)
+        self.ports = [port + cycles for port in self.ports]
+
+    def finish(self, prefetch: tuple[int, int]) -> int:
+        """The region's end: prefetch for the next region, last stores, everything complete."""
+        if prefetch[0]:
+            self.dma = max(self.dma, self.release) + prefetch[0]
+            self.done = max(self.done, self.dma + prefetch[1])
+        self._store()
+        self._vector()
+        self._store()
+        return max(self.done, self.dma, self.array, self.vector, *self.ports)
+
+    def _tick(self, tick: Tick) -> None:
+        ready = self._load(tick.weight) if tick.weight else 0
+        if tick.input:
+            ready = max(ready, self._load(tick.input))
+        side = 0
+        for transfer in tick.side:
+            side = max(side, self._load(transfer))
+        self._store()
+        self._vector()
+        if tick.opens_output:
+            ready = max(ready, self.output_free)
+        if tick.array:
+            self.array = ready = self._work(max(self.array, ready), tick.array, tick.array_ports)
+        self.behind, self.behind_ready, self.behind_side = tick, ready, side
+
+    def _load(self, transfer: Transfer) -> int:
+        """Serve a load; when it is complete."""
+        start = max(self.dma, self.release)
+        occupancy, latency = transfer.occupancy, transfer.latency
+        if transfer.early and self.credit_bytes:
+            fetched = min(self.credit_bytes, transfer.bytes)
+            self.credit_bytes -= fetched
+            occupancy = -(-occupancy * (transfer.bytes - fetched) // transfer.bytes)
+            latency = latency if occupancy else 0
+        self.dma = start + occupancy
+        return max(self.dma + latency, self._access(transfer, start))
+
+    def _store(self) -> None:
+        """Serve the store of the tick that is leaving."""
+        gone, transfer = self.leaving_ready, self.leaving.store
+        if transfer is not None:
+            start = max(self.dma, gone)
+            self.dma = start + transfer.occupancy
+            gone = max(self.dma, self._access(transfer, start))
+            self.done = max(self.done, gone + transfer.latency)
+        if self.leaving.closes_output:
+            self.output_free = gone
+
+    def _vector(self) -> None:
+        """Serve the vector unit's part of the tick behind, which then is the one that leaves."""
+        tick, ready = self.behind, self.behind_ready
+        self.release = ready
+        if tick.vector:
+            start = max(self.vector, ready, self.behind_side)
+            self.vector = ready = self._work(start, tick.vector, tick.vector_ports)
+            if tick.side or not tick.array:
+                self.release = ready
+        self.leaving, self.leaving_ready = tick, ready
+
+    def _access(self, transfer: Transfer, start: int) -> int:
+        """Serve the buffer's side of a transfer; when it ends."""
+        if not transfer.port_cycles:
+            return 0
+        port = max(self.ports[transfer.buffer], start) + transfer.port_cycles
+        self.ports[transfer.buffer] = port
+        return port
+
+    def _work(self, start: int, cycles: int, ports: tuple[int, ...]) -> int:
+        """Serve the array's or the vector unit's part; when it ends."""
+        end = start + cycles
+        for buffer, busy in enumerate(ports):
+            if busy:
+                port = max(self.ports[buffer], start) + busy
+                self.ports[buffer] = port
+                if port > end:
+                    end = port
+        return end
+
+
+def region_cycles(program: Program, buffers: int, credit_bytes: int, prefetch: tuple[int, int]) -> int:
+    """Cycles from the region's start until everything of it is complete.
+
+    `credit_bytes` of its early loads were prefetched; `prefetch` is the (occupancy, latency) of what it
+    prefetches for the next region.
+    """
+    schedule = Schedule(buffers, credit_bytes)
+    drive(program, schedule)
+    return schedule.finish(prefetch)

@@ -1,0 +1,61 @@
+"""Candidate tile sizes, and what a tiling is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from tilewright.dataflows.arith import ceil_div
+
+Order = Literal["mn", "nm"]
+Split = Literal["batch", "m", "n"]
+
+_SPLITS_BY_EFFORT = (0, 0, 0, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How a matmul is cut. `m`, `k`, `n` are a tick's sizes over all cores; `split` says which dimension the
+    cores share out; `order` names the outer, then the inner loop over output tiles (k is always innermost, so
+    sums never leave the chip half done)."""
+
+    m: int
+    k: int
+    n: int
+    order: Order
+    split: Split
+
+    def __str__(self) -> str:
+        return f"{self.m} x {self.k} x {self.n}, {self.order[0]} outer"
+
+
+@lru_cache(maxsize=4096)
+def sizes(dimension: int, quantum: int, effort: int) -> tuple[int, ...]:
+    """Tile sizes to try for a dimension of which the array holds `quantum`, in rising order.
+
+    Each effort's set contains those of the lower ones, whatever the dimension: a larger search is never worse.
+    """
+    found: set[int] = {dimension}
+    found.update(_powers(quantum, 4 if effort == 0 else 2, dimension))
+    if effort >= 2:
+        found.update(_powers(3 * quantum, 2, dimension))
+    if effort >= 4:
+        found.update(_powers(5 * quantum, 2, dimension), _powers(7 * quantum, 2, dimension))
+    for parts in range(2, _SPLITS_BY_EFFORT[effort] + 1):
+        found.add(min(dimension, ceil_div(ceil_div(dimension, parts), quantum) * quantum))
+    return tuple(sorted(found))
+
+
+def _powers(start: int, factor: int, limit: int) -> Iterator[int]:
+    size = start
+    while size < limit:
+        yield size
+        size *= factor
+
+
+def spans(dimension: int, tile: int) -> Iterable[tuple[int, int]]:
+    """(how many, of which size): full tiles, then the ragged last one; empty entries left out."""
+    full, rest = divmod(dimension, tile)
+    return [(count, size) for count, size in ((full, tile), (1, rest)) if count and size]

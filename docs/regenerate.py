@@ -1,0 +1,102 @@
+"""Keeps the documents true: rewrites every block that is marked as a command's output or a file's contents.
+
+    python docs/regenerate.py [--check] [FILE.md ...]
+
+A fenced block is kept up to date if the line before it is one of
+
+    <!-- output of: tilewright show teaching-4x4 -->
+    <!-- contents of: examples/my_accelerator.yaml -->
+
+The command is `tilewright` or `python` and its arguments, without a shell; stdout and stderr are taken
+together. It runs in a scratch folder that holds a link to `examples/` and nothing else, so that the files it
+writes do not land in the repository. Without files, README.md, CONTRIBUTING.md, docs/*.md and examples/*.md
+are worked on. `--check` writes nothing: it prints the difference and exits with 1 if there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+BLOCK = re.compile(
+    r"^<!-- (?P<what>output|contents) of: (?P<subject>[^\n]+) -->\n(?P<fence>```\w*\n)(?P<body>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def documents() -> list[Path]:
+    """The documents that may hold marked blocks."""
+    found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    return found + sorted((ROOT / "docs").glob("*.md")) + sorted((ROOT / "examples").glob("*.md"))
+
+
+def output(command: str) -> str:
+    """What `command` prints; exit codes 0 to 2 are all fit to be shown."""
+    program, *arguments = shlex.split(command)
+    start = {"tilewright": [sys.executable, "-m", "tilewright"], "python": [sys.executable]}
+    if program not in start:
+        raise SystemExit(f"can't run {command!r}: it must start with {' or '.join(start)}")
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "examples").symlink_to(ROOT / "examples")
+        done = subprocess.run(
+            [*start[program], *arguments],
+            cwd=scratch,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+    if done.returncode not in (0, 1, 2):
+        raise SystemExit(f"{command!r} ended with exit code {done.returncode}:\n{done.stdout}")
+    return "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
+
+
+def renewed(text: str) -> str:
+    """`text` with every marked block as it should be."""
+
+    def block(match: re.Match[str]) -> str:
+        subject = match["subject"]
+        body = output(subject) if match["what"] == "output" else (ROOT / subject).read_text()
+        return f"<!-- {match['what']} of: {subject} -->\n{match['fence']}{body}```"
+
+    return BLOCK.sub(block, text)
+
+
+def difference(old: str, new: str, name: str) -> str:
+    """Unified diff from the document as it is to the document as it should be."""
+    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), name, "as it should be", lineterm="")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Rewrite or check; the exit code."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE.md")
+    parser.add_argument("--check", action="store_true", help="write nothing, print the difference")
+    options = parser.parse_args()
+    stale = False
+    for file in options.files or documents():
+        old = file.read_text()
+        new = renewed(old)
+        stale = stale or new != old
+        if options.check and new != old:
+            print(difference(old, new, str(file)))
+        elif new != old:
+            file.write_text(new)
+            print(f"rewrote {file}")
+    return 1 if stale and options.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

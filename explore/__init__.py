@@ -1,0 +1,1 @@
+"""Reports and, later, sweeps over design spaces."""

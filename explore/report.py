@@ -1,0 +1,144 @@
+"""One self-contained HTML page about a result: works offline; the same result gives the same bytes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tilewright.explore import figure_data as data
+from tilewright.explore import figures
+from tilewright.explore.page import CSS, PAGE, READINGS
+from tilewright.sim.quantities import percent
+from tilewright.sim.render import key_figures, state_colors, state_name
+from tilewright.sim.result import Result
+from tilewright.sim.summary import OperatorGroup, operator_groups, summary
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_TABLE_ROWS = 40
+_COLUMNS = (
+    ("operator", ""), ("kind", ""), ("cycles", "n"), ("share", "n"), ("MACs", "n"), ("bound by", ""),
+    ("shape", ""),
+)  # fmt: skip
+"""Headings of the table of operators, and the class of their cells (`n` for numbers)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A figure with its heading and a line on how to read it."""
+
+    id: str
+    title: str
+    reading: str
+    figure: go.Figure
+    legend: tuple[tuple[str, str], ...] = ()
+    """(name, colour), where the page writes the legend: unlike Plotly's it wraps on a phone."""
+
+
+def write_report(result: Result, path: str | Path) -> None:
+    """Write the report on `result` to `path` (HTML, about 5 MB: it carries plotly.js)."""
+    Path(path).write_text(report_html(result), encoding="utf-8", newline="\n")
+
+
+def report_html(result: Result) -> str:
+    """The page as text."""
+    from plotly.offline import get_plotlyjs
+
+    title = escape(f"{result.workload} on {result.accelerator}")
+    figures_html = "".join(_section_html(section) for section in sections(result))
+    return PAGE.format(
+        title=title,
+        css=CSS,
+        plotlyjs=get_plotlyjs(),
+        lead=escape(f"{result.fidelity} fidelity, tilewright {result.provenance.get('version', '')}".strip()),
+        key_figures=_key_figures_html(result),
+        sections=figures_html,
+        operators=_operators_html(result),
+        provenance=_provenance_html(result),
+    )
+
+
+def sections(result: Result) -> list[Section]:
+    """The figures of the report, in reading order."""
+    drawn = {
+        "timeline": figures.timeline_figure(data.timeline_data(result)),
+        "utilization": figures.utilization_figure(data.utilization_data(result)),
+        "stalls": figures.stall_figure(data.stall_data(result)),
+        "roofline": figures.roofline_figure(data.roofline_data(result)),
+        "traffic": figures.traffic_figure(data.traffic_data(result)),
+        "kinds": figures.kind_figure(data.kind_data(result)),
+    }
+    states = data.stall_data(result).states
+    legends = {"stalls": tuple(zip(map(state_name, states), state_colors(states), strict=True))}
+    return [Section(id_, *READINGS[id_], figure, legends.get(id_, ())) for id_, figure in drawn.items()]
+
+
+def _section_html(section: Section) -> str:
+    plot: str = section.figure.to_html(
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=f"figure-{section.id}",
+        default_width="100%",
+        default_height=f"{section.figure.layout.height}px",
+        config={"responsive": True, "displaylogo": False, "displayModeBar": False},
+    )
+    legend = "".join(
+        f'<span><i style="background:{color}"></i>{escape(name)}</span>' for name, color in section.legend
+    )
+    legend = f'<p class="legend">{legend}</p>' if legend else ""
+    return (
+        f'<section id="{section.id}"><h2>{escape(section.title)}</h2>'
+        f'<p class="reading">{escape(section.reading)}</p>{legend}{plot}</section>\n'
+    )
+
+
+def _key_figures_html(result: Result) -> str:
+    cards = []
+    for name, text in key_figures(summary(result)):
+        value, _, note = _split_value(text)
+        cards.append(
+            f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
+        )
+    return f"<dl>{''.join(cards)}</dl>"
+
+
+def _split_value(text: str) -> tuple[str, str, str]:
+    """The figure itself, and what is said about it."""
+    for word in (" at ", " of ", " ("):
+        if word in text:
+            value, _, note = text.partition(word)
+            return value, word, f"{word.strip(' (')} {note.rstrip(')')}".strip()
+    return text, "", ""
+
+
+def _operators_html(result: Result) -> str:
+    groups = operator_groups(result.operators, result.cycles)
+    rows = "".join(_operator_row(group) for group in groups[:_TABLE_ROWS])
+    head = "".join(f'<th class="{css}">{name}</th>' for name, css in _COLUMNS)
+    left_out = len(groups) - _TABLE_ROWS
+    more = f'<p class="reading">{left_out:,} shorter ones are left out.</p>' if left_out > 0 else ""
+    return f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>{more}'
+
+
+def _operator_row(group: OperatorGroup) -> str:
+    cells = (
+        group.label, group.kind, f"{group.cycles:,}", percent(group.share), f"{group.macs:,}", group.bound,
+        group.shape or "various",
+    )  # fmt: skip
+    pairs = zip(cells, _COLUMNS, strict=True)
+    return "<tr>" + "".join(f'<td class="{css}">{escape(text)}</td>' for text, (_, css) in pairs) + "</tr>"
+
+
+def _provenance_html(result: Result) -> str:
+    parts = []
+    for key, value in result.provenance.items():
+        text = (
+            value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, default=str)
+        )
+        body = f"<pre>{escape(text)}</pre>" if "\n" in text else f"<code>{escape(text)}</code>"
+        parts.append(f"<dt>{escape(key.replace('_', ' '))}</dt><dd>{body}</dd>")
+    return f'<dl class="provenance">{"".join(parts)}</dl>'

@@ -1,0 +1,1 @@
+"""The attention unit in Amaranth (not built yet)."""

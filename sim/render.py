@@ -1,0 +1,180 @@
+"""A `Summary` laid out for the terminal (rich) and for a notebook (HTML with an inline SVG bar)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Literal
+
+from tilewright.sim.quantities import binary_bytes, count, fractional, percent, short
+from tilewright.sim.summary import BUSY, Share, Summary
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+BUSY_COLOR = "#3b6fb6"
+IDLE_COLOR = "#9aa3ad"
+CAUSE_COLORS = ("#e08a3c", "#c8553d", "#8a6fb0", "#4f9d8f", "#d4b13f", "#b56a8e", "#8c6d52", "#5f7f8f")
+"""Colours of the stall causes in order; they read on white and on near-black."""
+
+
+def key_figures(summary: Summary) -> list[tuple[str, str]]:
+    """The headline numbers, as (name, text)."""
+    return [
+        ("cycles", count(summary.cycles)),
+        ("latency", f"{fractional(summary.latency_s, 's')} at {summary.clock_mhz:,g} MHz"),
+        ("utilization", f"{percent(summary.utilization)} of {count(summary.peak_macs_per_cycle)} MACs/cycle"),
+        ("MACs", f"{count(summary.macs)} ({short(summary.macs)})"),
+        ("parameters", f"{count(summary.parameters)} ({short(summary.parameters)})"),
+        ("energy", _total(summary.energy_j, "J")),
+        ("area", _total(summary.area_mm2, "mm²")),
+    ]
+
+
+def state_name(state: str) -> str:
+    """A state or stall cause as people write it: `weight_stall` is `weight stall`."""
+    return state.replace("_", " ")
+
+
+def state_colors(states: Sequence[str]) -> list[str]:
+    """A colour for each state: busy and idle have their own, the stall causes take theirs in order."""
+    fixed = {BUSY: BUSY_COLOR, "idle": IDLE_COLOR}
+    causes = [state for state in states if state not in fixed]
+    taken = {cause: CAUSE_COLORS[i % len(CAUSE_COLORS)] for i, cause in enumerate(causes)}
+    return [fixed.get(state) or taken[state] for state in states]
+
+
+def terminal(summary: Summary) -> Group:
+    """The whole summary as a rich renderable; names are never cut, a narrow terminal folds them."""
+    from rich.console import Group
+    from rich.text import Text
+
+    title = Text(f"{summary.workload} on {summary.accelerator}, {summary.fidelity} fidelity", style="bold")
+    figures = _table(("", "<"), ("", "<"))
+    for name, text in key_figures(summary):
+        figures.add_row(name, text)
+    tables = [figures, _array_table(summary)]
+    if summary.traffic:
+        tables.append(_traffic_table(summary))
+    if summary.slowest:
+        tables.append(_operators_table(summary))
+    return Group(title, *(part for table in tables for part in (Text(), table)))
+
+
+def plain_text(summary: Summary) -> str:
+    """The terminal layout without colours or control codes, as wide as its longest line."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    sink = StringIO()
+    Console(file=sink, width=1000, color_system=None, highlight=False, emoji=False).print(terminal(summary))
+    return "".join(f"{line.rstrip()}\n" for line in sink.getvalue().splitlines())
+
+
+def html(summary: Summary) -> str:
+    """A fragment for a notebook: key figures, and the array's cycles as a bar (inline SVG, no script)."""
+    title = escape(f"{summary.workload} on {summary.accelerator}, {summary.fidelity} fidelity")
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{escape(text)}</td></tr>"
+        for name, text in key_figures(summary)
+    )
+    return f"<div><b>{title}</b><table>{rows}</table>{stall_bar(summary.array)}</div>"
+
+
+def stall_bar(shares: Sequence[Share], width: int = 560) -> str:
+    """The array's cycles as one SVG bar with a legend below; the pieces fill the bar exactly."""
+    colors = state_colors([share.name for share in shares])
+    pieces, legend, left = [], [], 0.0
+    for share, color in zip(shares, colors, strict=True):
+        text = escape(f"{state_name(share.name)} {percent(share.share)}")
+        size = width * share.share
+        box = f'x="{left:.2f}" y="0" width="{size:.2f}" height="18" fill="{color}"'
+        pieces.append(f"<rect {box}><title>{text}</title></rect>")
+        legend.append(
+            f'<span style="white-space:nowrap"><span style="color:{color}">&#9632;</span> {text}</span>'
+        )
+        left += size
+    return (
+        f'<svg viewBox="0 0 {width} 18" width="100%" style="max-width:{width}px" role="img" '
+        f'aria-label="cycles of the array by state">{"".join(pieces)}</svg>'
+        f'<div style="font-size:0.9em">{" &ensp; ".join(legend)}</div>'
+    )
+
+
+def _table(*columns: tuple[str, Literal["<", ">"]]) -> Table:
+    """A table without lines; a column is its heading and the side it leans to. No headings, no head."""
+    from rich.table import Table
+
+    table = Table(
+        box=None, pad_edge=False, padding=(0, 3, 0, 0), show_header=any(name for name, _ in columns)
+    )
+    for name, side in columns:
+        table.add_column(
+            name, justify="left" if side == "<" else "right", overflow="fold", header_style="bold"
+        )
+    return table
+
+
+def _array_table(summary: Summary) -> Table:
+    table = _table(("array", "<"), ("cycles", ">"), ("share", ">"))
+    for share in summary.array:
+        table.add_row(state_name(share.name), count(share.cycles), percent(share.share))
+    table.add_row("total", count(summary.cycles), percent(1.0 if summary.cycles else 0.0), style="dim")
+    return table
+
+
+def _traffic_table(summary: Summary) -> Table:
+    table = _table(("traffic", "<"), ("read", ">"), ("written", ">"), ("bytes/cycle", ">"))
+    for memory in summary.traffic:
+        table.add_row(
+            memory.memory,
+            binary_bytes(memory.read_bytes),
+            binary_bytes(memory.write_bytes),
+            f"{memory.bytes_per_cycle:,.2f}",
+        )
+    return table
+
+
+def _operators_table(summary: Summary) -> Table:
+    table = _table(
+        ("slowest operators", "<"),
+        ("cycles", ">"),
+        ("share", ">"),
+        ("kind", "<"),
+        ("bound by", "<"),
+        ("shape", "<"),
+    )
+    for group in summary.slowest:
+        table.add_row(
+            group.label,
+            count(group.cycles),
+            percent(group.share),
+            group.kind,
+            group.bound,
+            group.shape or "various",
+        )
+    if summary.others.cycles:
+        table.add_row(
+            summary.others.name, count(summary.others.cycles), percent(summary.others.share), style="dim"
+        )
+    return table
+
+
+def _total(amount: Mapping[str, float] | str, unit: str) -> str:
+    """The total of a breakdown, or the note that stands in its place."""
+    if isinstance(amount, str):
+        return amount
+    total = amount["total"] if "total" in amount else sum(amount.values())
+    return f"{total:,.4g} {unit}" if unit == "mm²" else fractional(total, unit)
+
+
+def styled_text(summary: Summary) -> str:
+    """The terminal layout with its styles, for a terminal."""
+    from rich.console import Console
+
+    console = Console(highlight=False, emoji=False)
+    with console.capture() as capture:
+        console.print(terminal(summary))
+    return capture.get()

@@ -1,0 +1,160 @@
+"""What a simulation says: plain data, one object for the table, JSON, CSV, the report and the trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from rich.console import Group
+
+Fidelity = Literal["analytic", "event", "cycle"]
+
+NOT_MODELLED = "not modelled yet"
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorRow:
+    """One operator in program order; times in cycles since the start of the run."""
+
+    name: str
+    kind: str
+    start: int
+    end: int
+    cycles: int
+    """Cycles by which the operator lengthens the run; these add up to the total. Zero for one that runs
+    inside another's loop nest (`fused_into`)."""
+    macs: int
+    array_busy_cycles: int
+    vector_busy_cycles: int
+    dram_busy_cycles: int
+    dram_read_bytes: int
+    dram_write_bytes: int
+    shape: str
+    """Human-readable, e.g. `12 x (512 x 64 x 512)`."""
+    mapping: str = ""
+    """The chosen tiling and loop order, human-readable."""
+    bound: str = ""
+    """The resource that is busy longest: `array`, `vector`, `dram` or a buffer's port."""
+    fused_into: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes read from and written to one memory."""
+
+    read: int
+    write: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One stretch of one resource's time, for the trace."""
+
+    resource: str
+    name: str
+    start: int
+    end: int
+    count: int = 1
+    """Identical iterations that it stands for (more than one where time was fast-forwarded)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CounterSample:
+    """A counter's value from `time` on, for the trace."""
+
+    counter: str
+    time: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of one run."""
+
+    accelerator: str
+    workload: str
+    fidelity: Fidelity
+    cycles: int
+    clock_mhz: float
+    parameters: int
+    macs: int
+    peak_macs_per_cycle: int
+    units: Mapping[str, Mapping[str, int]]
+    """By unit (`array`, `vector`, `dram`): cycles by state; `busy` and the causes add up to `cycles`."""
+    stalls: Mapping[str, int]
+    """The array's stall causes; with `units["array"]["busy"]` they add up to `cycles`."""
+    traffic_bytes: Mapping[str, Traffic]
+    operators: tuple[OperatorRow, ...]
+    provenance: Mapping[str, object]
+    peak_dram_bytes_per_cycle: float | None = None
+    """None where the memory is ideal."""
+    energy_j: Mapping[str, float] | str = NOT_MODELLED
+    area_mm2: Mapping[str, float] | str = NOT_MODELLED
+    slices: tuple[Slice, ...] = ()
+    """Only recorded when a trace was asked for."""
+    counters: tuple[CounterSample, ...] = ()
+    outputs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Numerical results by tensor name; only at `cycle` fidelity."""
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds at the accelerator's clock."""
+        return self.cycles / (self.clock_mhz * 1e6)
+
+    @property
+    def utilization(self) -> float:
+        """Useful MACs over peak MACs of all cycles."""
+        return self.macs / (self.peak_macs_per_cycle * self.cycles) if self.cycles else 0.0
+
+    def to_dict(self) -> dict[str, object]:
+        """The JSON object of `tilewright run --format json`."""
+        return {
+            "accelerator": self.accelerator,
+            "workload": self.workload,
+            "fidelity": self.fidelity,
+            "cycles": self.cycles,
+            "latency_s": self.latency_s,
+            "clock_mhz": self.clock_mhz,
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "peak_macs_per_cycle": self.peak_macs_per_cycle,
+            "peak_dram_bytes_per_cycle": self.peak_dram_bytes_per_cycle,
+            "utilization": self.utilization,
+            "energy_j": self.energy_j,
+            "area_mm2": self.area_mm2,
+            "traffic_bytes": {
+                name: {"read": traffic.read, "write": traffic.write}
+                for name, traffic in self.traffic_bytes.items()
+            },
+            "stalls": dict(self.stalls),
+            "units": {name: dict(states) for name, states in self.units.items()},
+            "operators": [row_dict(row) for row in self.operators],
+            "provenance": dict(self.provenance),
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per operator, units in the column names."""
+        import pandas as pd
+
+        return pd.DataFrame([row_dict(row) for row in self.operators])
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the key figures and a bar of what the array did."""
+        from tilewright.sim import render, summary
+
+        return render.html(summary.summary(self))
+
+    def __rich__(self) -> Group:
+        """For terminals: what `tilewright run` prints."""
+        from tilewright.sim import render, summary
+
+        return render.terminal(summary.summary(self))
+
+
+def row_dict(row: OperatorRow) -> dict[str, object]:
+    """An operator's row as a dictionary, in field order."""
+    return {name: getattr(row, name) for name in OperatorRow.__slots__}

@@ -1,0 +1,175 @@
+"""What a person wants to know of a `Result` at a glance, as plain data.
+
+The terminal table, the notebook view and the HTML report are all drawn from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from tilewright.sim.result import OperatorRow, Result
+
+BUSY = "busy"
+_NUMBERED = re.compile(r"(?:(?<=\.)|^)(\d+|decode\d+)(?=\.|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of all cycles: the array at work, or one reason why it is not."""
+
+    name: str
+    cycles: int
+    share: float
+    """Of all cycles, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryTraffic:
+    """Bytes moved to and from one memory over the run."""
+
+    memory: str
+    read_bytes: int
+    write_bytes: int
+    bytes_per_cycle: float
+    """Reads and writes together, averaged over all cycles."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorGroup:
+    """Operators that differ only in the number of their layer or decode step."""
+
+    name: str
+    """With `*` for the number where there are several: `layers.*.attention.query`."""
+    count: int
+    kind: str
+    shape: str
+    """Empty where the members differ in it."""
+    bound: str
+    """What binds the members that take most of the cycles."""
+    cycles: int
+    share: float
+    macs: int
+    dram_bytes: int
+    own_cycles: int
+    """Each member's time by itself: the cycles that it adds to the run, or the busy time of the array or the
+    DRAM where that is longer (work that overlaps a neighbour's adds nothing to the run)."""
+
+    @property
+    def label(self) -> str:
+        """The name, and how many there are if there are several."""
+        return f"{self.name} x{self.count}" if self.count > 1 else self.name
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of one run, ready to be laid out."""
+
+    accelerator: str
+    workload: str
+    fidelity: str
+    cycles: int
+    latency_s: float
+    clock_mhz: float
+    utilization: float
+    macs: int
+    peak_macs_per_cycle: int
+    parameters: int
+    array: tuple[Share, ...]
+    """`busy` first, then the stall causes, longest first; they add up to `cycles`."""
+    traffic: tuple[MemoryTraffic, ...]
+    slowest: tuple[OperatorGroup, ...]
+    """The groups that add most cycles, slowest first."""
+    others: Share
+    """What is not in `slowest`."""
+    operator_count: int
+    energy_j: Mapping[str, float] | str
+    area_mm2: Mapping[str, float] | str
+
+
+def summary(result: Result, slowest: int = 10) -> Summary:
+    """The figures of `result`, with its `slowest` groups of operators."""
+    groups = operator_groups(result.operators, result.cycles)
+    shown = tuple(group for group in groups[:slowest] if group.cycles)
+    rest = result.cycles - sum(group.cycles for group in shown)
+    return Summary(
+        accelerator=result.accelerator,
+        workload=result.workload,
+        fidelity=result.fidelity,
+        cycles=result.cycles,
+        latency_s=result.latency_s,
+        clock_mhz=result.clock_mhz,
+        utilization=result.utilization,
+        macs=result.macs,
+        peak_macs_per_cycle=result.peak_macs_per_cycle,
+        parameters=result.parameters,
+        array=_array_shares(result),
+        traffic=_traffic(result),
+        slowest=shown,
+        others=Share("others", rest, _part(rest, result.cycles)),
+        operator_count=len(result.operators),
+        energy_j=result.energy_j,
+        area_mm2=result.area_mm2,
+    )
+
+
+def operator_groups(operators: Iterable[OperatorRow], total_cycles: int) -> list[OperatorGroup]:
+    """`operators` with the numbers of layers and decode steps folded, slowest first.
+
+    Groups keep program order where they tie. Cycles, MACs and bytes are sums over the members.
+    """
+    members: dict[tuple[str, str], list[OperatorRow]] = {}
+    for row in operators:
+        members.setdefault((_NUMBERED.sub(_star, row.name), row.kind), []).append(row)
+    groups = [_group(name, rows, total_cycles) for (name, _), rows in members.items()]
+    return sorted(groups, key=lambda group: -group.cycles)
+
+
+def own_cycles(row: OperatorRow) -> int:
+    """The operator's time by itself, see `OperatorGroup.own_cycles`."""
+    return max(row.cycles, row.array_busy_cycles, row.dram_busy_cycles)
+
+
+def _star(match: re.Match[str]) -> str:
+    return "decode*" if match.group().startswith("decode") else "*"
+
+
+def _group(name: str, rows: list[OperatorRow], total_cycles: int) -> OperatorGroup:
+    cycles = sum(row.cycles for row in rows)
+    bounds: dict[str, int] = {}
+    for row in rows:
+        bounds[row.bound] = bounds.get(row.bound, 0) + row.cycles
+    return OperatorGroup(
+        name=name if len(rows) > 1 else rows[0].name,
+        count=len(rows),
+        kind=rows[0].kind,
+        shape=rows[0].shape if len({row.shape for row in rows}) == 1 else "",
+        bound=max(bounds, key=lambda bound: bounds[bound]),
+        cycles=cycles,
+        share=_part(cycles, total_cycles),
+        macs=sum(row.macs for row in rows),
+        dram_bytes=sum(row.dram_read_bytes + row.dram_write_bytes for row in rows),
+        own_cycles=sum(own_cycles(row) for row in rows),
+    )
+
+
+def _array_shares(result: Result) -> tuple[Share, ...]:
+    causes = sorted(result.stalls.items(), key=lambda item: -item[1])
+    busy = result.units.get("array", {}).get(BUSY, result.cycles - sum(result.stalls.values()))
+    return tuple(
+        Share(name, cycles, _part(cycles, result.cycles))
+        for name, cycles in [(BUSY, busy), *causes]
+        if cycles or name == BUSY
+    )
+
+
+def _traffic(result: Result) -> tuple[MemoryTraffic, ...]:
+    return tuple(
+        MemoryTraffic(name, moved.read, moved.write, _part(moved.read + moved.write, result.cycles))
+        for name, moved in result.traffic_bytes.items()
+    )
+
+
+def _part(amount: int, whole: int) -> float:
+    return amount / whole if whole else 0.0

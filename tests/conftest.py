@@ -1,0 +1,84 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tilewright.sim.result import CounterSample, OperatorRow, Result, Slice, Traffic
+
+# name, kind, MACs, busy cycles of array, vector and DRAM, shape, bound
+_LAYER = (
+    ("attention.query", "matmul", 160_000, 700, 0, 300, "64 x 50 x 50", "array"),
+    ("attention.softmax", "softmax", 0, 0, 900, 100, "64 x 64", "vector"),
+    ("ffn.up", "matmul", 640_000, 2600, 0, 2900, "64 x 50 x 200", "dram"),
+)
+
+
+def make_result(layers: int = 12, *, traced: bool = False) -> Result:
+    """A made-up run of a gather and `layers` layers; every law of a result's bookkeeping holds."""
+    specs = [("embeddings.gather", "gather", 0, 0, 0, 500, "64 x 50", "dram")]
+    specs += [(f"layers.{i}.{name}", *rest) for i in range(layers) for name, *rest in _LAYER]  # type: ignore[misc]
+    rows: list[OperatorRow] = []
+    slices: list[Slice] = []
+    now = 0
+    for name, kind, macs, array, vector, dram, shape, bound in specs:
+        cycles = max(array, vector, dram) + 100
+        start = max(0, now - 50)
+        rows.append(
+            OperatorRow(
+                name=name, kind=kind, start=start, end=now + cycles, cycles=cycles, macs=macs, shape=shape,
+                array_busy_cycles=array, vector_busy_cycles=vector, dram_busy_cycles=dram,
+                dram_read_bytes=dram * 12, dram_write_bytes=dram * 4, bound=bound,
+            )
+        )  # fmt: skip
+        busy = {"array": array, "vector": vector, "dram": dram}
+        slices += [Slice(unit, name, now + 50, now + 50 + n) for unit, n in busy.items() if n]
+        now += cycles
+    units = {
+        unit: _states(sum(s.end - s.start for s in slices if s.resource == unit), now) for unit in _UNITS
+    }
+    return Result(
+        accelerator="toy",
+        workload="toy-bert",
+        fidelity="event",
+        cycles=now,
+        clock_mhz=500.0,
+        parameters=1_234_567,
+        macs=sum(row.macs for row in rows),
+        peak_macs_per_cycle=256,
+        units=units,
+        stalls={state: n for state, n in units["array"].items() if state != "busy"},
+        traffic_bytes={
+            "dram": Traffic(sum(r.dram_read_bytes for r in rows), sum(r.dram_write_bytes for r in rows)),
+            "scratchpad": Traffic(3_000_000, 1_000_000),
+        },
+        operators=tuple(rows),
+        provenance={"version": "0.1.0", "config_hash": "abc123", "seed": 0, "accelerator": {"name": "<toy>"}},
+        peak_dram_bytes_per_cycle=16.0,
+        slices=tuple(slices) if traced else (),
+        counters=(CounterSample("scratchpad bytes", 0, 0), CounterSample("scratchpad bytes", 150, 4096))
+        if traced
+        else (),
+    )
+
+
+_UNITS = ("array", "vector", "dram")
+
+
+def _states(busy: int, total: int) -> dict[str, int]:
+    waiting = (total - busy) * 3 // 4
+    return {"busy": busy, "non_matrix": total - busy - waiting, "weight_stall": waiting}
+
+
+@pytest.fixture
+def result() -> Result:
+    """The made-up run of 12 layers, without a trace."""
+    return make_result()
+
+
+@pytest.fixture
+def result_of() -> Callable[..., Result]:
+    """`make_result(layers, traced=…)`."""
+    return make_result

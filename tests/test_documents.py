@@ -1,0 +1,58 @@
+"""The documents show what the commands print today."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+REGENERATE = ROOT / "docs" / "regenerate.py"
+MARKED = sorted(
+    file
+    for file in [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("examples/*.md"),
+    ]
+    if "\n<!-- output of: " in file.read_text() or "\n<!-- contents of: " in file.read_text()
+)
+
+
+def regenerate(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(REGENERATE), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("document", MARKED, ids=lambda file: file.name)
+def test_document_is_up_to_date(document: Path) -> None:
+    """Each marked block is what its command prints, or what its file holds (else: `make golden`)."""
+    done = regenerate("--check", document)
+    assert done.stdout + done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_readme_shows_the_commands_of_the_makefile() -> None:
+    """The README's first output is that of the command which `make demo` runs, and both name `make test`."""
+    readme = (ROOT / "README.md").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    first = readme.split("<!-- output of: ", 1)[1].split(" -->", 1)[0]
+    assert f"\t$(BIN)/{first}\n" in makefile
+    assert readme.index("make demo") < readme.index(first) < readme.index("make test")
+
+
+def test_stale_block_is_shown_and_mended(tmp_path: Path) -> None:
+    """`--check` prints the difference and changes nothing; without it the block is rewritten."""
+    document = tmp_path / "page.md"
+    page = (
+        "text\n\n<!-- output of: python -c 'print(1 + 1)' -->\n```text\n{}\n```\n\n```text\nunmarked\n```\n"
+    )
+    document.write_text(page.format(3))
+    checked = regenerate("--check", document)
+    assert checked.returncode == 1
+    assert "\n-3\n+2\n" in checked.stdout
+    assert document.read_text() == page.format(3)
+    assert regenerate(document).returncode == 0
+    assert document.read_text() == page.format(2)
+    assert regenerate("--check", document).returncode == 0

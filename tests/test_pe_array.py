@@ -1,0 +1,243 @@
+"""The PE-by-PE array against numpy, against the closed forms, and against SCALE-Sim's cycle counts."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Generator, Iterator
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import simpy
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tilewright.arch.accelerator import Array, Dataflow
+from tilewright.sim.pe_array import PeArray
+
+Matrix = npt.NDArray[Any]
+Shape = tuple[int, int, int]
+WS: Dataflow = "weight_stationary"
+IS: Dataflow = "input_stationary"
+OS: Dataflow = "output_stationary"
+DATAFLOWS = (WS, IS, OS)
+DRAINS: tuple[Literal["ideal", "exposed", "shadow"], ...] = ("ideal", "exposed", "shadow")
+SCALE_SIM_NAMES: dict[str, Dataflow] = {"ws": WS, "is": IS, "os": OS}
+
+# SCALE-Sim v3 (PyPI scalesim 3.0.0, MIT licence), runs of single GEMMs; it reports one cycle less, the last
+# index instead of the count.
+SCALE_SIM_RUNS = Path(__file__).parent / "data" / "bare_array_cycles.csv"
+SCALE_SIM = list(csv.DictReader(SCALE_SIM_RUNS.read_text().splitlines()))
+
+arrays = st.builds(
+    Array,
+    rows=st.integers(1, 6),
+    cols=st.integers(1, 6),
+    count=st.integers(1, 3),
+    dataflow=st.sampled_from(DATAFLOWS),
+    fold_overlap=st.booleans(),
+    stationary_buffers=st.sampled_from((1, 2)),
+    output_drain=st.sampled_from(DRAINS),
+)
+shapes = st.tuples(st.integers(1, 14), st.integers(1, 14), st.integers(1, 14))
+
+
+def operands(m: int, k: int, n: int) -> tuple[Matrix, Matrix]:
+    random = np.random.default_rng(m + 31 * k + 997 * n)
+    return random.integers(-128, 128, (m, k)), random.integers(-128, 128, (k, n))
+
+
+def clocks(pe: PeArray, a: Matrix, b: Matrix) -> Iterator[PeArray]:
+    """The array after each clock of the tile."""
+    pe.start(a, b)
+    while pe.step():
+        yield pe
+
+
+def run(array: Array, a: Matrix, b: Matrix, accumulate: Matrix | None = None) -> PeArray:
+    pe = PeArray(array)
+    pe.start(a, b, accumulate)
+    while pe.step():
+        pass
+    return pe
+
+
+def busiest_folds(array: Array, m: int, k: int, n: int) -> int:
+    """Folds of the array that gets most of them."""
+    height, width = {WS: (k, n), IS: (k, m), OS: (m, n)}[array.dataflow]
+    folds = -(-height // array.rows) * -(-width // array.cols)
+    return -(-folds // array.count)
+
+
+def closed_form(array: Array, m: int, k: int, n: int) -> int:
+    """Cycles of a tile from its folds, streamed length, skew, and the time to load or drain a fold."""
+    skew, shift = array.rows + array.cols - 2, array.rows
+    later = busiest_folds(array, m, k, n) - 1
+    streamed = {WS: m, IS: n, OS: k}[array.dataflow]
+    alone = streamed + skew
+    apart = (
+        streamed if array.fold_overlap else alone
+    )  # between two folds' starts if nothing else is in the way
+    if array.dataflow == OS and array.output_drain == "ideal":
+        return later * apart + alone
+    hidden = array.stationary_buffers == 2 if array.dataflow != OS else array.output_drain == "shadow"
+    return later * (max(apart, shift) if hidden else apart + shift) + alone + shift
+
+
+@settings(max_examples=500, deadline=None)
+@given(arrays, shapes)
+@example(Array(rows=1, cols=1, dataflow=OS, output_drain="shadow"), (3, 1, 3))
+@example(Array(rows=6, cols=1, dataflow=OS, output_drain="shadow", fold_overlap=True), (13, 1, 3))
+@example(Array(rows=5, cols=3, dataflow=WS, stationary_buffers=2, fold_overlap=True), (1, 14, 7))
+@example(Array(rows=5, cols=3, dataflow=IS, stationary_buffers=1, fold_overlap=True), (7, 14, 1))
+def test_cycles_emerge_as_the_closed_form(array: Array, shape: Shape) -> None:
+    """Stepping PE by PE takes the closed form's cycles, and the product and the count of MACs are exact."""
+    a, b = operands(*shape)
+    pe = run(array, a, b)
+    assert pe.cycles == closed_form(array, *shape)
+    assert pe.mac_cycles == prod(shape)
+    assert pe.result.dtype == np.int64
+    assert np.array_equal(pe.result, a @ b)
+
+
+@settings(max_examples=100, deadline=None)
+@given(arrays, shapes)
+def test_no_sum_leaves_before_its_last_mac(array: Array, shape: Shape) -> None:
+    """With ones as operands each sum that has left counts its MACs, all of which must have been done; and no
+    clock does more MACs than there are PEs."""
+    m, k, n = shape
+    macs = 0
+    for pe in clocks(PeArray(array), np.ones((m, k), int), np.ones((k, n), int)):
+        assert pe.result.sum() <= pe.mac_cycles
+        assert pe.result.max() <= k
+        assert 0 <= pe.mac_cycles - macs <= array.macs_per_cycle
+        macs = pe.mac_cycles
+    assert np.all(pe.result == k)
+    assert pe.active_cycles <= pe.cycles
+    assert pe.mac_cycles <= pe.active_cycles * array.macs_per_cycle
+
+
+def test_active_cycles_are_those_with_a_mac() -> None:
+    """A weight-stationary fold computes in all its clocks but the R that load the weights."""
+    pe = run(Array(rows=4, cols=3, dataflow=WS), *operands(10, 4, 3))
+    assert (pe.cycles, pe.active_cycles) == (4 + 10 + 5, 10 + 5)
+
+
+@pytest.mark.parametrize("row", SCALE_SIM, ids=lambda row: "-".join(list(row.values())[:6]))
+def test_closed_form_of_the_bare_array_is_scale_sims(row: dict[str, str]) -> None:
+    """The closed form above agrees with every run of SCALE-Sim, however large."""
+    array = _bare(row)
+    assert closed_form(array, int(row["m"]), int(row["k"]), int(row["n"])) == int(row["cycles"])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [row for row in SCALE_SIM if int(row["cycles"]) <= 12_000],
+    ids=lambda row: "-".join(list(row.values())[:6]),
+)
+def test_stepping_the_bare_array_takes_scale_sims_cycles(row: dict[str, str]) -> None:
+    """Stepped PE by PE, the bare array takes as long as SCALE-Sim's, ragged shapes included."""
+    a, b = operands(int(row["m"]), int(row["k"]), int(row["n"]))
+    pe = run(_bare(row), a, b)
+    assert pe.cycles == int(row["cycles"])
+    assert np.array_equal(pe.result, a @ b)
+
+
+def _bare(row: dict[str, str]) -> Array:
+    return Array(rows=int(row["rows"]), cols=int(row["cols"]), dataflow=SCALE_SIM_NAMES[row["dataflow"]])
+
+
+@pytest.mark.parametrize("dataflow", DATAFLOWS)
+def test_a_simpy_process_waits_one_timeout_per_clock(dataflow: Dataflow) -> None:
+    """`while pe.step(): yield env.timeout(1)` ends at the closed form's time, tile after tile."""
+    array = Array(rows=4, cols=3, dataflow=dataflow, fold_overlap=True, stationary_buffers=2)
+    tiles = [(5, 9, 7), (1, 1, 1)]
+    env = simpy.Environment()
+    ends = []
+
+    def process() -> Generator[simpy.Event, None, None]:
+        pe = PeArray(array)
+        for tile in tiles:
+            pe.start(*operands(*tile))
+            while pe.step():
+                yield env.timeout(1)
+            ends.append(env.now)
+
+    env.process(process())
+    env.run()
+    first, second = (closed_form(array, *tile) for tile in tiles)
+    assert ends == [first, first + second]
+
+
+@pytest.mark.parametrize("dataflow", DATAFLOWS)
+def test_accumulates_onto_given_sums(dataflow: Dataflow) -> None:
+    """A tile may go on from the sums of an earlier one, whose array it leaves as it was."""
+    a, b = operands(5, 7, 6)
+    before = np.arange(30).reshape(5, 6)
+    pe = run(Array(rows=4, cols=4, dataflow=dataflow), a, b, before)
+    assert np.array_equal(pe.result, a @ b + before)
+    assert np.array_equal(before, np.arange(30).reshape(5, 6))
+
+
+@pytest.mark.parametrize("dataflow", DATAFLOWS)
+def test_floats_are_summed_in_double_precision(dataflow: Dataflow) -> None:
+    """Operands that are no integers give numpy's product up to the order of additions."""
+    random = np.random.default_rng(1)
+    a, b = random.normal(size=(6, 11)), random.normal(size=(11, 5))
+    pe = run(Array(rows=4, cols=4, dataflow=dataflow), a, b)
+    assert pe.result.dtype == np.float64
+    np.testing.assert_allclose(pe.result, a @ b, rtol=1e-13, atol=1e-13)
+
+
+def test_narrow_integers_do_not_overflow() -> None:
+    """Operands of a narrow type are widened before they are multiplied."""
+    a = np.full((3, 300), 255, np.uint8)
+    pe = run(Array(rows=4, cols=4, dataflow=WS), a, a.T)
+    assert np.all(pe.result == 300 * 255 * 255)
+
+
+def test_start_drops_the_tile_in_work() -> None:
+    """A second `start` begins from scratch."""
+    a, b = operands(5, 7, 6)
+    pe = PeArray(Array(rows=4, cols=4, dataflow=OS))
+    pe.start(b.T, a.T)
+    for _ in range(9):
+        pe.step()
+    pe.start(a, b)
+    while pe.step():
+        pass
+    assert np.array_equal(pe.result, a @ b)
+    assert pe.cycles == closed_form(Array(rows=4, cols=4, dataflow=OS), 5, 7, 6)
+
+
+def test_a_finished_array_stays_finished() -> None:
+    """Without a tile, or after its last clock, a step does nothing and counts nothing."""
+    pe = PeArray(Array(rows=2, cols=2, dataflow=WS))
+    assert not pe.step()
+    pe.start(*operands(1, 1, 1))
+    while pe.step():
+        pass
+    assert not pe.step()
+    assert pe.cycles == 2 + 1 + 2
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "sums", "message"),
+    [
+        ((2, 3), (4, 5), None, "a tile is A[m, k] times B[k, n], none of them zero; got (2, 3) times (4, 5)"),
+        ((2, 0), (0, 5), None, "a tile is A[m, k] times B[k, n], none of them zero; got (2, 0) times (0, 5)"),
+        ((2,), (2, 5), None, "a tile is A[m, k] times B[k, n], none of them zero; got (2,) times (2, 5)"),
+        ((2, 3), (3, 5), (5, 2), "the sums to accumulate onto must be (2, 5), not (5, 2)"),
+    ],
+)
+def test_shapes_must_fit(
+    a: tuple[int, ...], b: tuple[int, ...], sums: tuple[int, ...] | None, message: str
+) -> None:
+    """Operands that do not fit together are refused, and the message says which."""
+    pe = PeArray(Array(rows=2, cols=2, dataflow=WS))
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        pe.start(np.zeros(a), np.zeros(b), None if sums is None else np.zeros(sums))

@@ -1,0 +1,206 @@
+"""The HTML report: the data of its figures, and the page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilewright.explore import figure_data, figures
+from tilewright.explore.report import report_html, sections, write_report
+from tilewright.sim.result import OperatorRow, Result
+
+
+def _row(name: str, start: int, end: int, **changes: int) -> OperatorRow:
+    blank = OperatorRow(name, "matmul", start, end, end - start, 0, 0, 0, 0, 0, 0, "")
+    return replace(blank, **changes)  # type: ignore[arg-type]
+
+
+def test_timeline_shows_each_operator_where_there_is_room(result_of: Callable[..., Result]) -> None:
+    """Few operators: one bar each, from start to end, on the row of its kind."""
+    result = result_of(layers=2)
+    data = figure_data.timeline_data(result)
+    assert data.kinds == ("gather", "matmul", "softmax")
+    bars = {(bar.name, bar.kind, bar.start, bar.end) for bar in data.bars}
+    assert bars == {(row.name, row.kind, row.start, row.end) for row in result.operators}
+
+
+def test_timeline_of_thousands_of_operators_stays_small(result_of: Callable[..., Result]) -> None:
+    """Bars that would share a pixel are joined; every operator is counted in exactly one bar."""
+    result = result_of(layers=5000)
+    data = figure_data.timeline_data(result)
+    assert sum(bar.count for bar in data.bars) == len(result.operators) == 15001
+    for kind in data.kinds:
+        assert sum(bar.kind == kind for bar in data.bars) <= 2 * figure_data.RESOLUTION + 1
+    joined = next(bar for bar in data.bars if bar.count > 1)
+    assert re.fullmatch(r"layers\.0\.attention\.query … layers\.\d+\.\S+", joined.name)
+
+
+def test_utilization_over_time_averages_to_the_run(result: Result) -> None:
+    """The mean over the bins is MACs over peak MACs, and busy over all cycles for the other units."""
+    data = figure_data.utilization_data(result)
+    bins = len(data.array)
+    assert len(data.edges) == bins + 1
+    assert (data.edges[0], data.edges[-1]) == (0, result.cycles)
+    assert sum(data.array) / bins == pytest.approx(result.utilization)
+    assert sum(data.vector) / bins == pytest.approx(result.units["vector"]["busy"] / result.cycles)
+    assert sum(data.dram) / bins == pytest.approx(result.units["dram"]["busy"] / result.cycles)
+    assert data.average == result.utilization
+
+
+def test_utilization_is_where_the_work_is(result: Result) -> None:
+    """An array that works in the first half only is full there and empty in the second half."""
+    rows = (
+        _row("a", 0, 500, macs=500 * 256, array_busy_cycles=500),
+        _row("b", 500, 1000, vector_busy_cycles=250),
+    )
+    run = replace(result, operators=rows, cycles=1000, macs=500 * 256)
+    data = figure_data.utilization_data(run, bins=10)
+    assert data.array == pytest.approx([1.0] * 5 + [0.0] * 5)
+    assert data.vector == pytest.approx([0.0] * 5 + [0.5] * 5)
+
+
+@given(st.lists(st.tuples(st.integers(0, 90), st.integers(1, 10), st.integers(0, 10)), max_size=8))
+def test_utilization_never_leaves_0_to_1(spans: list[tuple[int, int, int]]) -> None:
+    """Whatever overlaps whatever, no unit is shown as more than fully used."""
+    rows = tuple(_row("x", s, s + n, macs=2 * min(busy, n)) for s, n, busy in sorted(spans))
+    run = Result("a", "w", "event", 100, 1.0, 0, 0, 2, {}, {}, {}, rows, {})
+    data = figure_data.utilization_data(run, bins=7)
+    assert all(0 <= value <= 1 for value in data.array)
+
+
+def test_stall_shares_of_a_unit_add_up_to_one(result: Result) -> None:
+    """Busy and all causes of each unit are the whole run."""
+    data = figure_data.stall_data(result)
+    assert data.units == ("array", "vector", "dram")
+    assert data.states[0] == "busy"
+    for number in range(len(data.units)):
+        assert sum(data.shares[state][number] for state in data.states) == pytest.approx(1)
+        assert sum(data.cycles[state][number] for state in data.states) == result.cycles
+
+
+def test_roofline_points_have_their_intensity_and_lie_under_the_roof(result: Result) -> None:
+    """MACs per DRAM byte and per cycle of the group's own time; never above what the machine can do."""
+    data = figure_data.roofline_data(result)
+    points = {point.label: point for point in data.points}
+    assert set(points) == {"layers.*.attention.query x12", "layers.*.ffn.up x12"}
+    query = points["layers.*.attention.query x12"]
+    assert query.macs_per_dram_byte == pytest.approx(160_000 / (300 * 16))
+    assert query.macs_per_cycle == pytest.approx(160_000 / 800)
+    for point in data.points:
+        assert point.macs_per_dram_byte is not None
+        assert point.macs_per_cycle <= data.roof(point.macs_per_dram_byte)
+
+
+def test_the_roof_has_its_ridge_where_both_limits_meet(result: Result) -> None:
+    """Slanted below 256 MACs/cycle over 16 bytes/cycle, flat above; all flat with ideal memory."""
+    data = figure_data.roofline_data(result)
+    assert [data.roof(x) for x in (1, 16, 17)] == [16, 256, 256]
+    assert figure_data.roofline_data(replace(result, peak_dram_bytes_per_cycle=None)).roof(0.001) == 256
+
+
+def test_operators_without_dram_traffic_are_still_on_the_roofline(result: Result) -> None:
+    """Their intensity has no number; they are drawn at the right edge with a sign of their own."""
+    rows = tuple(replace(row, dram_read_bytes=0, dram_write_bytes=0) for row in result.operators)
+    data = figure_data.roofline_data(replace(result, operators=rows))
+    assert [point.macs_per_dram_byte for point in data.points] == [None, None]
+    markers = figures.roofline_figure(data).data[1]
+    assert set(markers.marker.symbol) == {"triangle-right"}
+
+
+def test_time_by_kind_adds_up_to_the_run(result: Result) -> None:
+    """Largest first, every operator counted."""
+    data = figure_data.kind_data(result)
+    assert data.kinds == ("matmul", "softmax", "gather")
+    assert sum(data.cycles) == result.cycles
+    assert data.counts == (24, 12, 1)
+
+
+def test_traffic_is_the_results(result: Result) -> None:
+    """Each memory's bytes, in the result's order."""
+    data = figure_data.traffic_data(result)
+    assert data.memories == ("dram", "scratchpad")
+    assert data.read_bytes == (result.traffic_bytes["dram"].read, 3_000_000)
+    assert data.write_bytes == (result.traffic_bytes["dram"].write, 1_000_000)
+
+
+def test_each_figure_draws_its_data(result: Result) -> None:
+    """The numbers that a figure draws are those of its data."""
+    stalls = figures.stall_figure(figure_data.stall_data(result))
+    assert sum(bar.x[0] for bar in stalls.data) == pytest.approx(1)
+    timeline = figures.timeline_figure(figure_data.timeline_data(result))
+    assert sum(len(bar.x) for bar in timeline.data) == len(figure_data.timeline_data(result).bars)
+    kinds = figures.kind_figure(figure_data.kind_data(result))
+    assert sum(kinds.data[0].x) == result.cycles
+    traffic = figures.traffic_figure(figure_data.traffic_data(result))
+    assert [list(bar.x) for bar in traffic.data] == [[481_200, 3_000_000], [160_400, 1_000_000]]
+
+
+class _Page(HTMLParser):
+    """Collects what the page loads, its ids and how many scripts it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.loads: list[str] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.open.append(tag)
+        if found.get("id"):
+            self.ids.append(str(found["id"]))
+        self.loads += [str(found[name]) for name in ("src", "href") if name in found]
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in {"script", "style"}:
+            self.text.append(data)
+
+
+def _page(html: str) -> _Page:
+    page = _Page()
+    page.feed(html)
+    return page
+
+
+def test_the_page_is_self_contained_and_has_every_figure(result: Result) -> None:
+    """It loads nothing, carries plotly.js once, and every figure has its fixed id, heading and reading."""
+    html = report_html(result)
+    page = _page(html)
+    assert page.loads == []
+    assert html.count("plotly.js v") == 1
+    names = ["timeline", "utilization", "stalls", "roofline", "traffic", "kinds"]
+    assert [section.id for section in sections(result)] == names
+    assert set(page.ids) >= {*names, *(f"figure-{name}" for name in names), "operators", "provenance"}
+    assert len(page.ids) == len(set(page.ids))
+    for section in sections(result):
+        assert section.title in page.text
+        assert section.reading in page.text
+
+
+def test_the_page_shows_key_figures_and_provenance(result: Result) -> None:
+    """Numbers on top, the configuration below, names with markup in them as text."""
+    text = " ".join(_page(report_html(result)).text)
+    for expected in ("58,200", "116.4 µs", "64.4 %", "9,600,000", "1,234,567", "abc123", '"name": "<toy>"'):
+        assert expected in text
+    assert "<toy>" not in report_html(result).partition("</script>")[2]
+
+
+def test_the_same_result_gives_the_same_bytes(result: Result, tmp_path: Path) -> None:
+    """No random ids, no clock."""
+    for name in ("a.html", "b.html"):
+        write_report(result, tmp_path / name)
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_a_run_of_nothing_has_a_report(result: Result) -> None:
+    """No operators, no units, no traffic: an empty page, not a crash."""
+    empty = replace(result, cycles=0, macs=0, operators=(), units={}, stalls={}, traffic_bytes={})
+    assert "0 s" in " ".join(_page(report_html(empty)).text)

@@ -1,0 +1,45 @@
+"""tilewright: a simulator and design-space explorer for transformer accelerators.
+
+The names in `__all__` are the public interface. They load on first use, so that importing the package (and
+`tilewright --help`) stays fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tilewright.api import load_accelerator, load_workload, simulate
+    from tilewright.arch.accelerator import Accelerator
+    from tilewright.description.errors import InputError
+    from tilewright.sim.result import Result
+    from tilewright.workloads.graph import OperatorGraph
+
+__version__ = "0.1.0"
+__all__ = [
+    "Accelerator",
+    "InputError",
+    "OperatorGraph",
+    "Result",
+    "__version__",
+    "load_accelerator",
+    "load_workload",
+    "simulate",
+]
+
+_HOME = {
+    "Accelerator": "tilewright.arch.accelerator",
+    "InputError": "tilewright.description.errors",
+    "OperatorGraph": "tilewright.workloads.graph",
+    "Result": "tilewright.sim.result",
+    "load_accelerator": "tilewright.api",
+    "load_workload": "tilewright.api",
+    "simulate": "tilewright.api",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'tilewright' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,87 @@
+"""The typer application: what is common to all commands, and the list of them.
+
+Nothing heavy is imported here, nor at the top of any module of `tilewright.cli`: `--help` must be quick.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tilewright.cli import ExitCode
+from tilewright.cli.describe import list_command, schema_command, show_command
+from tilewright.cli.report import report_command
+from tilewright.cli.run import run_command
+from tilewright.cli.texts import examples
+
+
+def _exit_codes() -> str:
+    """The exit codes as a paragraph that `--help` leaves as it is."""
+    return "\b\nExit codes:\n" + "\n".join(f"  {code.value:<4} {code.__doc__}" for code in ExitCode)
+
+
+app = typer.Typer(
+    name="tilewright",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=examples(
+        "tilewright run gemmini-default bert-base workload.seq=512",
+        "tilewright list accelerators",
+    )
+    + "\n\n"
+    + _exit_codes(),
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from tilewright import __version__
+
+        typer.echo(f"tilewright {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Simulate transformers on accelerators that you describe in YAML."""
+
+
+app.command(
+    "run",
+    epilog=examples(
+        "tilewright run gemmini-default bert-base workload.seq=512 --report bert.html",
+        "tilewright run my-chip.yaml config.json arch.array.rows=32 --format json",
+    ),
+)(run_command)
+app.command(
+    "list",
+    epilog=examples("tilewright list accelerators", "tilewright list workloads --format json"),
+)(list_command)
+app.command(
+    "show",
+    epilog=examples(
+        "tilewright show gemmini-default arch.array.rows=32",
+        "tilewright show tpu-v1 --source > my-chip.yaml",
+    ),
+)(show_command)
+app.command(
+    "schema",
+    epilog=examples(
+        "tilewright schema accelerator > accelerator.schema.json",
+        "tilewright schema workload > workload.schema.json",
+    ),
+)(schema_command)
+app.command(
+    "report",
+    epilog=examples(
+        "tilewright report gemmini-default bert-base -o bert.html",
+        "tilewright report result.json -o bert.html",
+    ),
+)(report_command)

@@ -1,0 +1,235 @@
+"""`tilewright list`, `show` and `schema`: what there is to simulate, without doing it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from tilewright.cli.output import csv_text, write_stdout
+from tilewright.cli.overrides import split_overrides
+from tilewright.cli.texts import Format, FormatOption, Overrides
+from tilewright.description.errors import InputError
+
+if TYPE_CHECKING:
+    from tilewright.arch.accelerator import Accelerator, Dram
+    from tilewright.workloads.graph import OperatorGraph
+
+
+class Listed(StrEnum):
+    """What `list` lists."""
+
+    ACCELERATORS = "accelerators"
+    WORKLOADS = "workloads"
+
+
+class Described(StrEnum):
+    """What `schema` knows."""
+
+    ACCELERATOR = "accelerator"
+    WORKLOAD = "workload"
+
+
+def list_command(
+    what: Annotated[Listed, typer.Argument(metavar="accelerators|workloads", help="What to list.")],
+    output_format: FormatOption = Format.TABLE,
+) -> None:
+    """List the presets."""
+    rows = _accelerator_rows() if what is Listed.ACCELERATORS else _workload_rows()
+    if output_format is Format.JSON:
+        write_stdout(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+    elif output_format is Format.CSV:
+        write_stdout(csv_text(rows, list(rows[0])))
+    else:
+        write_stdout(_columns(rows))
+
+
+def show_command(
+    name: Annotated[str, typer.Argument(metavar="NAME_OR_FILE", help="An accelerator or a workload.")],
+    overrides: Overrides = None,
+    source: Annotated[
+        bool,
+        typer.Option(
+            "--source", help="Print it as written, with the comments on where its figures come from."
+        ),
+    ] = False,
+) -> None:
+    """Show a resolved description, its peaks and totals. What is printed is itself a description."""
+    arch_overrides, workload_overrides = split_overrides(overrides or [])
+    kind = _kind_of(name)
+    foreign = workload_overrides if kind == "accelerator" else arch_overrides
+    if foreign:
+        raise InputError(f"override {foreign[0]!r} does not fit: {name!r} describes the {kind}")
+    if source:
+        write_stdout(_source(name, kind))
+    elif kind == "accelerator":
+        write_stdout(_accelerator_text(name, arch_overrides))
+    else:
+        write_stdout(_workload_text(name, workload_overrides))
+
+
+def schema_command(
+    what: Annotated[Described, typer.Argument(metavar="accelerator|workload", help="Of which description.")],
+) -> None:
+    """Print the JSON Schema of a description, for editors."""
+    if what is Described.ACCELERATOR:
+        from tilewright.arch.load import accelerator_schema as schema
+    else:
+        from tilewright.workloads.load import workload_schema as schema
+    write_stdout(json.dumps(schema(), indent=2, ensure_ascii=False) + "\n")
+
+
+def _accelerator_rows() -> list[dict[str, object]]:
+    from tilewright.arch import load
+
+    rows: list[dict[str, object]] = []
+    for name in load.preset_names():
+        accelerator = load.load_accelerator(name)
+        array = accelerator.array
+        rows.append(
+            {
+                "name": name,
+                "macs_per_cycle": accelerator.macs_per_cycle,
+                "arrays": f"{accelerator.cores * array.count} x {array.rows}x{array.cols} {array.operand}",
+                "dataflow": array.dataflow,
+                "clock_mhz": accelerator.clock_mhz,
+                "description": _first_sentence(accelerator.description),
+            }
+        )
+    return rows
+
+
+def _workload_rows() -> list[dict[str, object]]:
+    from tilewright.workloads import load
+
+    rows: list[dict[str, object]] = []
+    for name in load.preset_names():
+        description = load.describe_workload(name, ())
+        rows.append(
+            {
+                "name": name,
+                "family": description.model_dump()["family"],
+                "description": _first_sentence(type(description).__doc__ or ""),
+            }
+        )
+    return rows
+
+
+def _columns(rows: Sequence[dict[str, object]]) -> str:
+    """Rows under their headings, as wide as they need; numbers to the right."""
+    heads = list(rows[0])
+    cells = [heads, *([_cell(value) for value in row.values()] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(heads))]
+    numeric = [isinstance(value, int | float) for value in rows[0].values()]
+    lines = (
+        "  ".join(
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(line, widths, numeric, strict=True)
+        )
+        for line in cells
+    )
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return (
+        f"{value:,g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    )
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[.!?])\s", " ".join(text.split()), maxsplit=1)[0].rstrip(".")
+
+
+def _kind_of(name: str) -> Literal["accelerator", "workload"]:
+    """Whether `name` is an accelerator or a workload; `InputError` if it is neither."""
+    from tilewright.arch import load as arch
+    from tilewright.description.files import read_text
+    from tilewright.description.names import closest
+    from tilewright.workloads import load as workloads
+
+    if name in arch.preset_names():
+        return "accelerator"
+    path = Path(name)
+    if name in workloads.preset_names() or path.suffix in {".json", ".csv", ".onnx"}:
+        return "workload"
+    if path.suffix in {".yaml", ".yml"} or path.exists():
+        return "workload" if re.search(r"^family\s*:", read_text(name), re.MULTILINE) else "accelerator"
+    hint = closest(name, (*arch.preset_names(), *workloads.preset_names()))
+    raise InputError(
+        f"no accelerator, workload or file is called {name!r}{hint and ', '}{hint} "
+        "(tilewright list accelerators and tilewright list workloads show them all)"
+    )
+
+
+def _source(name: str, kind: Literal["accelerator", "workload"]) -> str:
+    from tilewright.arch import load as arch
+    from tilewright.description.files import read_text
+    from tilewright.workloads import load as workloads
+
+    home = arch if kind == "accelerator" else workloads
+    return home.preset_text(name) if name in home.preset_names() else read_text(name)
+
+
+def _accelerator_text(name: str, overrides: Sequence[str]) -> str:
+    from tilewright.arch.load import load_accelerator, to_yaml
+    from tilewright.sim.result import NOT_MODELLED
+
+    accelerator = load_accelerator(name, overrides)
+    facts = [*_accelerator_facts(accelerator), ("area", NOT_MODELLED), ("energy", NOT_MODELLED)]
+    return _commented(facts) + to_yaml(accelerator)
+
+
+def _accelerator_facts(accelerator: Accelerator) -> list[tuple[str, str]]:
+    from tilewright.sim.quantities import binary_bytes, count
+
+    clock_hz = accelerator.clock_mhz * 1e6
+    peak = accelerator.macs_per_cycle
+    on_chip = sum(buffer.capacity_bytes for buffer in accelerator.buffers.values()) * accelerator.cores
+    lanes = accelerator.cores * accelerator.vector.lanes
+    return [
+        ("array peak", f"{count(peak)} MACs/cycle, {peak * clock_hz / 1e12:,.4g} TMAC/s"),
+        ("vector peak", f"{count(lanes)} elements/cycle, {lanes * clock_hz / 1e9:,.4g} G elements/s"),
+        ("on chip", f"{binary_bytes(on_chip)} in all cores" if on_chip else "unlimited and free"),
+        ("DRAM peak", _dram_peak(accelerator.dram, clock_hz)),
+    ]
+
+
+def _dram_peak(dram: Dram, clock_hz: float) -> str:
+    if dram.kind == "ideal":
+        return "unlimited"
+    if dram.kind == "flat":
+        per_second = dram.bytes_per_cycle * clock_hz
+    else:
+        per_second = dram.channels * dram.bus_bytes * dram.transfers_per_second
+    return f"{per_second / 1e9:,.4g} GB/s, {per_second / clock_hz:,.4g} bytes/cycle"
+
+
+def _workload_text(name: str, overrides: Sequence[str]) -> str:
+    from tilewright.workloads.load import describe_workload, load_workload, to_yaml
+
+    graph = load_workload(name, overrides)
+    return _commented(_workload_facts(graph)) + to_yaml(describe_workload(name, overrides))
+
+
+def _workload_facts(graph: OperatorGraph) -> list[tuple[str, str]]:
+    from tilewright.sim.quantities import count, short
+
+    kinds: dict[str, int] = {}
+    for index, operator in enumerate(graph.operators):
+        kinds[operator.kind] = kinds.get(operator.kind, 0) + graph.times(index)
+    by_kind = ", ".join(f"{number:,} {kind}" for kind, number in sorted(kinds.items(), key=lambda k: -k[1]))
+    return [
+        ("parameters", f"{count(graph.parameters)} ({short(graph.parameters)})"),
+        ("MACs", f"{count(graph.macs)} ({short(graph.macs)})"),
+        ("operators", f"{count(sum(kinds.values()))}: {by_kind}"),
+    ]
+
+
+def _commented(facts: Sequence[tuple[str, str]]) -> str:
+    return "".join(f"# {name:<12} {text}\n" for name, text in facts)

@@ -1,0 +1,76 @@
+"""Where the command line's output goes: stdout for data, files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tilewright.description.errors import InputError
+
+
+def write_stdout(text: str) -> None:
+    """Write data. A reader that has gone away (`| head`) is not our mistake: the rest is dropped quietly."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What Python would flush at exit must go somewhere, or it complains again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def note(text: str) -> None:
+    """Say something that is not data."""
+    print(text, file=sys.stderr)
+
+
+def csv_text(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
+    """`rows` as CSV with a header line, also where there are no rows."""
+    sink = io.StringIO()
+    writer = csv.DictWriter(sink, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return sink.getvalue()
+
+
+@contextmanager
+def staged(paths: Sequence[Path | None]) -> Iterator[list[Path | None]]:
+    """Temporary files to write in the place of `paths`, renamed to them when the block succeeds.
+
+    They are made on entry, so that a path that can't be written is found before the work, not after it
+    (`InputError`); whatever goes wrong in the block, `paths` are left as they were. What exists and is no
+    regular file (`/dev/null`, a pipe) is written directly. None stays None.
+    """
+    wanted = [None if path is None else path.resolve() for path in paths]
+    named = [path for path in wanted if path is not None]
+    if len(set(named)) < len(named):
+        raise InputError(f"two outputs go to the same file, {named[0]}")
+    parts: dict[Path, Path] = {}
+    try:
+        for path in named:
+            parts[path] = _part(path)
+        yield [None if path is None else parts[path] for path in wanted]
+        for path, part in parts.items():
+            part.replace(path) if part != path else None
+    finally:
+        for path, part in parts.items():
+            if part != path:
+                part.unlink(missing_ok=True)
+
+
+def _part(path: Path) -> Path:
+    """An empty file beside `path`, or `path` itself where it is no regular file."""
+    if path.is_dir():
+        raise InputError(f"can't write {path}: it is a directory")
+    if path.exists() and not path.is_file():
+        return path
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.touch(exist_ok=False)
+    except OSError as error:
+        raise InputError(f"can't write {path}: {(error.strerror or str(error)).lower()}") from error
+    return part

@@ -1,0 +1,62 @@
+"""`tilewright report`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tilewright.cli.output import note, staged
+from tilewright.cli.overrides import split_overrides
+from tilewright.cli.run import simulated
+from tilewright.cli.texts import Fidelity, FidelityOption, NoFastForwardOption, SeedOption
+from tilewright.description.errors import InputError
+
+if TYPE_CHECKING:
+    from tilewright.sim.result import Result
+
+
+def report_command(
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RESULT.json | ACCELERATOR WORKLOAD [OVERRIDE]",
+            help="A result saved by `run --format json` (- for stdin), or what to simulate.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page to write (HTML).")],
+    fidelity: FidelityOption = Fidelity.EVENT,
+    no_fast_forward: NoFastForwardOption = False,
+    seed: SeedOption = 0,
+) -> None:
+    """Write one self-contained page of figures about a result."""
+    with staged([output]) as (part,):
+        if len(what) == 1:
+            result = _saved(what[0])
+        else:
+            arch_overrides, workload_overrides = split_overrides(what[2:])
+            result = simulated(
+                what[0], what[1], arch_overrides, workload_overrides,
+                fidelity=fidelity, seed=seed, fast_forward=not no_fast_forward, trace=False,
+            )  # fmt: skip
+        from tilewright.explore.report import write_report
+
+        assert part is not None
+        write_report(result, part)
+    note(f"report written to {output}")
+
+
+def _saved(name: str) -> Result:
+    from tilewright.sim.saved import load_result
+
+    if name == "-":
+        return load_result(sys.stdin.read(), "stdin")
+    if not name.endswith(".json"):
+        raise InputError(
+            f"{name!r} is not a saved result (.json); to simulate, name an accelerator and a workload"
+        )
+    from tilewright.description.files import read_text
+
+    return load_result(read_text(name), name)

@@ -1,0 +1,1 @@
+"""Operators, operator graphs, models and importers."""

@@ -1,0 +1,170 @@
+"""Bare workloads: one operator or one block, with its shapes as fields."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from tilewright.workloads.builder import GraphBuilder
+from tilewright.workloads.description import Activation, Block, Model, Size, Workload, divisor_of
+from tilewright.workloads.graph import OperatorGraph
+from tilewright.workloads.layers import Heads, attention_core, encoder_layer
+from tilewright.workloads.operators import MatmulShape
+
+
+class Gemm(Workload):
+    """C[m, n] = A[m, k] B[k, n], `batch` times; B is a weight, its own for each matrix."""
+
+    family: Literal["gemm"] = "gemm"
+    m: Size = 512
+    k: Size = 768
+    n: Size = 768
+    batch: Size = 1
+    """Independent products."""
+
+    def lower(self) -> OperatorGraph:
+        """One matmul."""
+        b = GraphBuilder(self.title, self.element)
+        batch = () if self.batch == 1 else (self.batch,)
+        a = b.input("a", (*batch, self.m, self.k))
+        weight = b.weight("b", (*batch, self.k, self.n))
+        shape = MatmulShape(self.batch, self.m, self.k, self.n)
+        return b.finish(b.matmul("gemm", a, weight, shape, (*batch, self.m, self.n)), family=self.family)
+
+
+def _plain(name: str) -> str:
+    if "{" in name or "}" in name:
+        raise ValueError("a name can't hold braces")
+    return name
+
+
+class NamedGemm(Block):
+    """One row of a list of matrix products: C[m, n] = A[m, k] B[k, n]."""
+
+    name: Annotated[str, Field(min_length=1), AfterValidator(_plain)]
+    m: Size
+    k: Size
+    n: Size
+
+
+def _distinct(gemms: tuple[NamedGemm, ...]) -> tuple[NamedGemm, ...]:
+    if not gemms:
+        raise ValueError("must hold at least one matrix product")
+    taken: set[str] = set()
+    for gemm in gemms:
+        names = {gemm.name, f"{gemm.name}.a", f"{gemm.name}.b"}
+        if taken & names:
+            raise ValueError(
+                f"the name {gemm.name!r} is taken; a product's operands are called NAME.a and NAME.b"
+            )
+        taken |= names
+    return gemms
+
+
+class Gemms(Workload):
+    """Matrix products that have nothing to do with each other, in order."""
+
+    family: Literal["gemms"] = "gemms"
+    gemms: Annotated[tuple[NamedGemm, ...], AfterValidator(_distinct)]
+
+    def lower(self) -> OperatorGraph:
+        """One matmul each."""
+        b = GraphBuilder(self.title, self.element)
+        out = [
+            b.matmul(
+                gemm.name,
+                b.input(f"{gemm.name}.a", (gemm.m, gemm.k)),
+                b.weight(f"{gemm.name}.b", (gemm.k, gemm.n)),
+                MatmulShape(1, gemm.m, gemm.k, gemm.n),
+                (gemm.m, gemm.n),
+            )
+            for gemm in self.gemms
+        ]
+        return b.finish(*out, family=self.family)
+
+
+class Softmax(Workload):
+    """Softmax of each of `rows` rows."""
+
+    family: Literal["softmax"] = "softmax"
+    rows: Size = 512
+    cols: Size = 512
+
+    def lower(self) -> OperatorGraph:
+        """One softmax."""
+        b = GraphBuilder(self.title, self.element)
+        return b.finish(b.softmax("softmax", b.input("x", (self.rows, self.cols))), family=self.family)
+
+
+class LayerNorm(Workload):
+    """Layer normalisation of each of `rows` rows."""
+
+    family: Literal["layernorm"] = "layernorm"
+    rows: Size = 512
+    cols: Size = 768
+
+    def lower(self) -> OperatorGraph:
+        """One norm."""
+        b = GraphBuilder(self.title, self.element)
+        return b.finish(b.norm("layernorm", b.input("x", (self.rows, self.cols))), family=self.family)
+
+
+class Attention(Model):
+    """softmax(scale Q K^T + mask) V without projections, dense.
+
+    Query [batch, seq, heads * head_dim]; key and value [batch, kv_seq, kv_heads * head_dim].
+    """
+
+    family: Literal["attention"] = "attention"
+    heads: Size = 12
+    """Query heads."""
+    kv_heads: Annotated[Size | None, divisor_of("heads")] = None
+    """Key and value heads; by default as many as query heads."""
+    head_dim: Size = 64
+    seq: Size = 512
+    """Queries."""
+    kv_seq: Size | None = None
+    """Keys; by default as many as queries."""
+    mask: Literal["none", "causal"] = "none"
+    """`causal`: query i sees keys j <= i + kv_seq - seq; masked scores are computed as well."""
+
+    @field_validator("mask")
+    @classmethod
+    def _every_query_sees_a_key(cls, mask: str, info: ValidationInfo) -> str:
+        queries, keys = info.data.get("seq", 0), info.data.get("kv_seq")
+        if mask == "causal" and keys is not None and keys < queries:
+            raise ValueError(f"a causal mask needs `kv_seq` ({keys}) to be at least `seq` ({queries})")
+        return mask
+
+    def lower(self) -> OperatorGraph:
+        """Scores, scale or mask, softmax, context."""
+        b = GraphBuilder(self.title, self.element)
+        heads = Heads(self.heads, self.kv_heads or self.heads, self.head_dim)
+        context = self.kv_seq or self.seq
+        query = b.input("query", (self.batch, self.seq, heads.width))
+        key = b.input("key", (self.batch, context, heads.kv_width))
+        value = b.input("value", (self.batch, context, heads.kv_width))
+        function = "scale_mask" if self.mask == "causal" else "scale"
+        return b.finish(attention_core(b, query, key, value, heads, function), family=self.family)
+
+
+class EncoderBlock(Model):
+    """One post-norm encoder layer with biases, as in BERT."""
+
+    family: Literal["encoder_block"] = "encoder_block"
+    d: Size = 768
+    """Width of the model."""
+    heads: Annotated[Size, divisor_of("d")] = 12
+    ffn: Size = 3072
+    """Width of the feed-forward network."""
+    seq: Size = 128
+    """Tokens of each sequence."""
+    act: Activation = "gelu"
+
+    def lower(self) -> OperatorGraph:
+        """Projections, attention, feed-forward network, two residuals, two norms."""
+        b = GraphBuilder(self.title, self.element)
+        x = b.input("x", (self.batch, self.seq, self.d))
+        heads = Heads(self.heads, self.heads, self.d // self.heads)
+        return b.finish(encoder_layer(b, x, heads, self.ffn, self.act), family=self.family)

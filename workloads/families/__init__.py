@@ -1,0 +1,1 @@
+"""The model families: each a description and its lowering."""

@@ -1,0 +1,37 @@
+"""DistilBERT: half of BERT's layers, without segments and pooler (Sanh et al., arXiv:1910.01108)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from tilewright.workloads.builder import GraphBuilder
+from tilewright.workloads.description import Activation, Model, Size, divisor_of, within_positions
+from tilewright.workloads.families.bert import embeddings
+from tilewright.workloads.graph import OperatorGraph
+from tilewright.workloads.layers import Heads, encoder_layer
+
+
+class DistilBert(Model):
+    """A bidirectional post-norm encoder with word and position embeddings."""
+
+    family: Literal["distilbert"] = "distilbert"
+    layers: Size
+    d: Size
+    """Width of the model."""
+    heads: Annotated[Size, divisor_of("d")]
+    ffn: Size
+    """Width of the feed-forward network."""
+    act: Activation = "gelu"
+    vocab: Size
+    positions: Size = 512
+    """Rows of the table of learned positions."""
+    seq: Annotated[Size, within_positions("positions")] = 128
+    """Tokens of each sequence."""
+
+    def lower(self) -> OperatorGraph:
+        """Embeddings and `layers` equal layers."""
+        b = GraphBuilder(self.title, self.element)
+        x = embeddings(b, self.batch, self.seq, self.d, self.vocab, self.positions, segments=0)
+        heads = Heads(self.heads, self.heads, self.d // self.heads)
+        x = b.repeat(self.layers, "layers.{i}", x, lambda y: encoder_layer(b, y, heads, self.ffn, self.act))
+        return b.finish(x, family=self.family)

@@ -1,0 +1,97 @@
+"""Finding a workload by name or file, and reading its description."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from tilewright.description.errors import InputError
+from tilewright.description.names import unknown_message
+from tilewright.description.reading import read, read_text
+from tilewright.description.yaml_text import dump
+from tilewright.workloads.catalogue import WORKLOAD
+from tilewright.workloads.description import Workload
+from tilewright.workloads.graph import OperatorGraph
+
+_YAML_SUFFIXES = (".yaml", ".yml")
+
+
+def load_workload(name_or_path: str | Path, overrides: Sequence[str] = ()) -> OperatorGraph:
+    """The operator graph of a workload: see `describe_workload`."""
+    return describe_workload(name_or_path, overrides).lower()
+
+
+def describe_workload(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Workload:
+    """The resolved description of a preset, a YAML file, a Hugging Face config.json (or the folder of one),
+    or a SCALE-Sim topology CSV.
+
+    `overrides` are `KEY=VALUE` with or without `workload.` before the key. Raises InputError.
+    """
+    name = str(name_or_path)
+    if isinstance(name_or_path, str) and name in preset_names():
+        return read(WORKLOAD, preset_text(name), name, overrides, "workload")
+    path = Path(name)
+    if name and (path / "config.json").is_file():
+        path /= "config.json"
+    if path.suffix == ".json":
+        from tilewright.workloads.hugging_face import read_config
+
+        return _read_converted(read_config(path), str(path), overrides)
+    if path.suffix == ".csv":
+        from tilewright.workloads.topology import read_topology
+
+        return _read_converted(read_topology(path), name, overrides)
+    if path.suffix == ".onnx":
+        raise InputError(f"{name}: ONNX files can't be read yet; use the model's config.json")
+    if path.suffix in _YAML_SUFFIXES or len(path.parts) > 1 or path.is_file():
+        return read(WORKLOAD, read_text(path), name, overrides, "workload")
+    raise InputError(f"{unknown_message('workload', name, preset_names())}; it is no file either")
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the shipped workloads, sorted."""
+    return tuple(sorted(_presets()))
+
+
+def preset_text(name: str) -> str:
+    """The YAML of a shipped workload."""
+    return _presets()[name].read_text(encoding="utf-8")
+
+
+def workload_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a workload's YAML file, for editors."""
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "tilewright workload"}
+    return {**head, **WORKLOAD.json_schema()}
+
+
+def to_yaml(model: Workload) -> str:
+    """The resolved description as YAML that loads back to an equal one."""
+    data = model.model_dump(mode="json")
+    ordered = {key: data[key] for key in ("name", "family")} | data
+    return dump(ordered)
+
+
+@cache
+def _presets() -> dict[str, Traversable]:
+    folder = files("tilewright.workloads") / "presets"
+    return {
+        entry.name.removesuffix(".yaml"): entry for entry in folder.iterdir() if entry.name.endswith(".yaml")
+    }
+
+
+def _read_converted(data: dict[str, Any], source: str, overrides: Sequence[str]) -> Workload:
+    """A description that was not written as YAML: its own mistakes have no lines and columns."""
+    try:
+        return read(WORKLOAD, json.dumps(data), source, overrides, "workload")
+    except InputError as error:
+        plain = (
+            replace(problem, line=0, column=0, excerpt="") if problem.source == source else problem
+            for problem in error.problems
+        )
+        raise InputError(*plain) from None

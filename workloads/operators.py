@@ -1,0 +1,97 @@
+"""Tensors and operators: the closed vocabulary that every model is lowered to.
+
+Names may contain `{i}`: inside a repeated block (see `graph.Repeat`) it stands for the number of the copy, so
+`layers.{i}.q.weight` is a different tensor in each copy and `shared.q.weight` the same one in all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+from typing import Literal
+
+Role = Literal["weight", "activation", "kv_cache", "index"]
+Kind = Literal[
+    "matmul",
+    "softmax",
+    "norm",
+    "elementwise",
+    "reduce",
+    "scan",
+    "gather",
+    "scatter",
+    "sort",
+    "topk",
+]
+Primitive = Literal["add", "multiply", "compare", "exp", "divide", "sqrt", "tanh", "move"]
+
+NATIVE = "native"
+"""Element type of a tensor that is stored in the accelerator's own operand type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A named array. `element` is an element type ("int8", "fp16", …) or `native`."""
+
+    name: str
+    shape: tuple[int, ...]
+    role: Role = "activation"
+    element: str = NATIVE
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class MatmulShape:
+    """`batch` independent products C[m, n] = A[m, k] B[k, n]."""
+
+    batch: int
+    m: int
+    k: int
+    n: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        return self.batch * self.m * self.k * self.n
+
+
+@dataclass(frozen=True, slots=True)
+class RowsShape:
+    """`rows` independent rows of `cols` elements; a vector operator never crosses a row."""
+
+    rows: int
+    cols: int
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return self.rows * self.cols
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One operation. `inputs` and `outputs` are names of tensors of the graph.
+
+    A matmul's inputs are (A, B) or (A, B, bias); A is what streams as "input" and B what an accelerator calls
+    "weight", also where it is an activation or the KV cache. Every other kind works on rows.
+    """
+
+    name: str
+    kind: Kind
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    shape: MatmulShape | RowsShape
+    function: str = ""
+    """What exactly: `gelu`, `add`, `layernorm`, `rmsnorm`, `rope`, … Empty where the kind says it all."""
+    primitives: tuple[tuple[Primitive, int], ...] = field(default=())
+    """Primitive operations of the vector unit over the whole operator, sorted by name; empty for a matmul
+    without bias (a bias counts one add per output element)."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates: zero for everything but a matmul."""
+        return self.shape.macs if isinstance(self.shape, MatmulShape) else 0
