@@ -51,7 +51,7 @@ class Array(Block):
     fold streams. Means nothing for an output-stationary array."""
     output_drain: Literal["ideal", "exposed", "shadow"] = "ideal"
     """How an output-stationary array's sums leave it: at no cost (the bare closed form), down the columns in
-    `rows` cycles after each fold, or in the shadow of the next fold. Means nothing for the other dataflows."""
+    `rows` cycles after each fold, or in the shadow of the next fold. Means nothing for other dataflows."""
 
     @property
     def macs_per_cycle(self) -> int:

@@ -36,18 +36,18 @@ def standards() -> Mapping[str, Standard]:
 
 
 def complete_from_standard(data: object) -> object:
-    """Return a banked DRAM's description with what it leaves out filled in from the `standard` that it names.
+    """Return a banked DRAM's description with what it leaves out filled in from the `standard` it names.
 
-    Data that names none, or that is no mapping, comes back as it is, for the schema to judge. Raises InputError (a
-    ValueError) for a standard that isn't shipped.
+    Data that names none, or that is no mapping, comes back as it is, for the schema to judge. Raises
+    InputError (a ValueError) for a standard that isn't shipped.
     """
     if not isinstance(data, Mapping) or not isinstance(data.get("standard"), str):
         return data
     name = data["standard"]
     if name not in standards():
         hint = closest(name, standards())
-        message = f"unknown DRAM standard {name!r}{', ' if hint else ''}{hint or '; known: ' + ', '.join(standards())}"
-        raise InputError(Problem(message, key="standard"))
+        choices = f", {hint}" if hint else f"; known: {', '.join(standards())}"
+        raise InputError(Problem(f"unknown DRAM standard {name!r}{choices}", key="standard"))
     return {**standards()[name].fields, **data}
 
 

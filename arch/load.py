@@ -1,4 +1,4 @@
-"""Accelerators by name or from a file: the shipped presets, their schema, and descriptions written back as YAML."""
+"""Accelerators by name or from a file: the shipped presets, their schema, and the way back to YAML."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _SUFFIXES = (".yaml", ".yml", ".json")
 def load_accelerator(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Accelerator:
     """Return the accelerator of a preset's name or of a YAML file, with `KEY=VALUE` overrides put in.
 
-    Keys are dotted, with or without `arch.` in front: `array.rows=32`. Raises InputError with every mistake at once;
-    a name that is neither a preset nor a file gets the closest preset's.
+    Keys are dotted, with or without `arch.` in front: `array.rows=32`. Raises InputError with every mistake
+    at once; a name that is neither a preset nor a file gets the closest preset's.
     """
     name = str(name_or_path)
     if isinstance(name_or_path, str) and name in preset_names():

@@ -24,6 +24,8 @@ class Bar:
     end: int
     name: str
     count: int
+    running_cycles: int
+    """Lengths of its operators, added up; less than its own where it spans gaps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,13 @@ def _joined(rows: Iterable[OperatorRow], pixel: float) -> list[Bar]:
     bars: list[Bar] = []
     for row in sorted(rows, key=lambda r: r.start):
         last = bars[-1] if bars else None
+        length = row.end - row.start
         if last and max(row.end, last.end) - last.start <= pixel:
             name = f"{last.name.partition(' … ')[0]} … {row.name}"
-            bars[-1] = Bar(row.kind, last.start, max(row.end, last.end), name, last.count + 1)
+            end, running = max(row.end, last.end), last.running_cycles + length
+            bars[-1] = Bar(row.kind, last.start, end, name, last.count + 1, running)
         else:
-            bars.append(Bar(row.kind, row.start, row.end, row.name, 1))
+            bars.append(Bar(row.kind, row.start, row.end, row.name, 1, length))
     return bars
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from tilewright.explore.figure_data import (
+    Bar,
     KindData,
     RooflineData,
     StallData,
@@ -39,7 +40,7 @@ def timeline_figure(data: TimelineData) -> go.Figure:
             base=[bar.start for bar in bars],
             x=[bar.end - bar.start for bar in bars],
             y=[kind] * len(bars),
-            marker={"color": kind_color(kind), "line": {"width": 0}},
+            marker={"color": kind_color(kind), "line": {"width": 0}, "opacity": [_strength(b) for b in bars]},
             text=[bar.name if bar.count == 1 else f"{bar.count} operators: {bar.name}" for bar in bars],
             textposition="none",
             customdata=[f"{bar.start:,} to {bar.end:,}" for bar in bars],
@@ -49,6 +50,11 @@ def timeline_figure(data: TimelineData) -> go.Figure:
     figure.update_xaxes(title_text="cycles", range=[0, data.total_cycles], rangemode="tozero")
     figure.update_yaxes(autorange="reversed", categoryorder="array", categoryarray=list(data.kinds))
     return figure
+
+
+def _strength(bar: Bar) -> float:
+    """How opaque: full for one operator, paler the less of a joined bar's time its operators run."""
+    return 0.15 + 0.85 * min(1.0, bar.running_cycles / (bar.end - bar.start))
 
 
 def utilization_figure(data: UtilizationData) -> go.Figure:

@@ -6,7 +6,8 @@ READINGS = {
     "timeline": (
         "Operators over time",
         "A row per kind of operator, a bar from an operator's first cycle to its last. Bars above each other "
-        "ran at the same time. Drag to zoom, double-click to come back.",
+        "ran at the same time. Pale bars are many short operators with gaps between them. Drag to zoom, "
+        "double-click to come back.",
     ),
     "utilization": (
         "Utilization over time",
@@ -94,9 +95,8 @@ th, td { padding: 4px 16px 4px 0; border-bottom: 1px solid var(--line); white-sp
 pre, code { font: 0.82rem/1.45 ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 pre { background: var(--bg); border: 1px solid var(--line); border-radius: 6px; padding: 10px 12px;
   margin: 4px 0; max-height: 360px; overflow: auto; }
-.js-plotly-plot .xtick text, .js-plotly-plot .ytick text, .js-plotly-plot .legendtext,
-.js-plotly-plot .xtitle, .js-plotly-plot .ytitle, .js-plotly-plot .bartext-outside {
-  fill: var(--fg) !important; }
+.js-plotly-plot [class*="tick"] text, .js-plotly-plot text[class*="title"], .js-plotly-plot .legendtext,
+.js-plotly-plot .bartext-outside { fill: var(--fg) !important; }
 .js-plotly-plot .gridlayer path { stroke: var(--grid) !important; }
 @media (max-width: 560px) {
   main { padding: 18px 12px 48px; }

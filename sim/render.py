@@ -108,7 +108,7 @@ def _table(*columns: tuple[str, Literal["<", ">"]]) -> Table:
     from rich.table import Table
 
     table = Table(
-        box=None, pad_edge=False, padding=(0, 3, 0, 0), show_header=any(name for name, _ in columns)
+        box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(name for name, _ in columns)
     )
     for name, side in columns:
         table.add_column(

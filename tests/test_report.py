@@ -38,6 +38,9 @@ def test_timeline_of_thousands_of_operators_stays_small(result_of: Callable[...,
     assert sum(bar.count for bar in data.bars) == len(result.operators) == 15001
     for kind in data.kinds:
         assert sum(bar.kind == kind for bar in data.bars) <= 2 * figure_data.RESOLUTION + 1
+    for kind in data.kinds:
+        lengths = sum(row.end - row.start for row in result.operators if row.kind == kind)
+        assert sum(bar.running_cycles for bar in data.bars if bar.kind == kind) == lengths
     joined = next(bar for bar in data.bars if bar.count > 1)
     assert re.fullmatch(r"layers\.0\.attention\.query … layers\.\d+\.\S+", joined.name)
 

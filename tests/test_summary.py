@@ -110,29 +110,29 @@ def test_own_cycles_count_what_a_neighbour_hid(result: Result) -> None:
 GOLDEN = """\
 toy-bert on toy, event fidelity
 
-cycles        58,200
-latency       116.4 µs at 500 MHz
-utilization   64.4 % of 256 MACs/cycle
-MACs          9,600,000 (9.60 M)
-parameters    1,234,567 (1.23 M)
-energy        not modelled yet
-area          not modelled yet
+cycles       58,200
+latency      116.4 µs at 500 MHz
+utilization  64.4 % of 256 MACs/cycle
+MACs         9,600,000 (9.60 M)
+parameters   1,234,567 (1.23 M)
+energy       not modelled yet
+area         not modelled yet
 
-array          cycles     share
-busy           39,600    68.0 %
-weight stall   13,950    24.0 %
-non matrix      4,650     8.0 %
-total          58,200   100.0 %
+array         cycles    share
+busy          39,600   68.0 %
+weight stall  13,950   24.0 %
+non matrix     4,650    8.0 %
+total         58,200  100.0 %
 
-traffic          read   written   bytes/cycle
-dram          470 KiB   157 KiB         11.02
-scratchpad   2.86 MiB   977 KiB         68.73
+traffic         read  written  bytes/cycle
+dram         470 KiB  157 KiB        11.02
+scratchpad  2.86 MiB  977 KiB        68.73
 
-slowest operators                cycles    share   kind      bound by   shape
-layers.*.ffn.up x12              36,000   61.9 %   matmul    dram       64 x 50 x 200
-layers.*.attention.softmax x12   12,000   20.6 %   softmax   vector     64 x 64
-layers.*.attention.query x12      9,600   16.5 %   matmul    array      64 x 50 x 50
-embeddings.gather                   600    1.0 %   gather    dram       64 x 50
+slowest operators               cycles   share  kind     bound by  shape
+layers.*.ffn.up x12             36,000  61.9 %  matmul   dram      64 x 50 x 200
+layers.*.attention.softmax x12  12,000  20.6 %  softmax  vector    64 x 64
+layers.*.attention.query x12     9,600  16.5 %  matmul   array     64 x 50 x 50
+embeddings.gather                  600   1.0 %  gather   dram      64 x 50
 """
 
 
@@ -175,7 +175,7 @@ def test_a_run_of_no_cycles_has_a_table(result: Result) -> None:
     empty = replace(
         result, cycles=0, macs=0, operators=(), units={"array": {"busy": 0}}, stalls={}, traffic_bytes={}
     )
-    assert "utilization   0.0 %" in plain_text(summary(empty))
+    assert "utilization  0.0 %" in plain_text(summary(empty))
 
 
 def test_the_notebook_view_is_well_formed_and_its_bar_is_full(result: Result) -> None:

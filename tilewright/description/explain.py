@@ -76,7 +76,7 @@ class Explainer:
         return [self._place(_wrong_value(item), path)]
 
     def _value_error(self, path: Path, error: Exception) -> list[Problem]:
-        """Return what a validator of our own raised: problems whose keys are relative to the block, or a text."""
+        """Return what our own validator raised: problems whose keys are relative to the block, or a text."""
         if not isinstance(error, InputError):
             return [self._place_block(str(error), path)]
         return [

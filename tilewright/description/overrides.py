@@ -46,8 +46,8 @@ class Overridden:
 def apply(data: object, overrides: Sequence[str], schema: Schema, prefix: str) -> Overridden:
     """Return `data` with the overrides put in, later ones winning.
 
-    A block's kind (`dram.kind`) is set before its other keys, wherever it stands in the list; keys that the new
-    kind doesn't have are dropped. Overrides that can't be used are left out and become problems.
+    A block's kind (`dram.kind`) is set before its other keys, wherever it stands in the list; keys that the
+    new kind doesn't have are dropped. Overrides that can't be used are left out and become problems.
     """
     result = Overridden(data)
     parsed = []
@@ -129,7 +129,7 @@ def _items(block: object) -> list[tuple[str, object]]:
 
 
 def _with(data: object, path: Sequence[str], value: object) -> object:
-    """Return `data` with `value` at `path`; what lies beside the path is shared, the path itself is copied."""
+    """Return `data` with `value` at `path`; the path is copied, what lies beside it is shared."""
     if not path:
         return value
     name, *rest = path

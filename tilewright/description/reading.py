@@ -23,6 +23,8 @@ __all__ = ["closest", "nearest", "read", "read_text", "unknown"]
 
 M = TypeVar("M")
 
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+
 
 def read(
     model: type[M] | TypeAdapter[M],
@@ -33,16 +35,16 @@ def read(
 ) -> M:
     """Return the description in `text`, a YAML mapping, with `overrides` put in and validated by `model`.
 
-    `source` names the text in messages. An override is `KEY=VALUE`, the key dotted, with or without `prefix` in
-    front, the value YAML; later ones win. Raises InputError with every mistake of the text and the overrides at
-    once: duplicate and unknown keys, missing keys and wrong values, each with its line, column and excerpt.
+    `source` names the text in messages. An override is `KEY=VALUE`, the key dotted, with or without `prefix`
+    in front, the value YAML; later ones win. Raises InputError with every mistake of the text and the
+    overrides at once: duplicate, unknown and missing keys and wrong values, each with its place and excerpt.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     from tilewright.description.explain import Explainer, booleans_as_numbers, in_order
     from tilewright.description.overrides import Overridden, apply
 
-    adapter = model if isinstance(model, TypeAdapter) else _adapter(model)
+    adapter: TypeAdapter[M] = _adapter(model) if isinstance(model, type) else model
     document = parse(text, source)
     changed = Overridden(document.data)
     if overrides:
@@ -59,11 +61,12 @@ def read(
     return value
 
 
-@lru_cache(maxsize=32)
 def _adapter(model: type[M]) -> TypeAdapter[M]:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(model)
+    if model not in _ADAPTERS:
+        _ADAPTERS[model] = TypeAdapter(model)
+    return _ADAPTERS[model]
 
 
 @lru_cache(maxsize=32)

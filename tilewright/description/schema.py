@@ -45,7 +45,7 @@ class Schema:
         return list(names)
 
     def discriminator(self, node: Node) -> str | None:
-        """Return the key that says of which kind a block is (`kind`, `family`); None if it has but one kind."""
+        """Return the key that says of which kind a block is (`kind`, `family`); None if there is but one."""
         node = self._target(node)
         if "discriminator" in node:
             return str(node["discriminator"]["propertyName"])
@@ -53,7 +53,7 @@ class Schema:
         return next((name for name in inner if name), None)
 
     def other_kind(self, path: Sequence[str | int], data: object) -> str:
-        """Return that a block of another kind has the key at `path`: "kind 'flat' has it"; empty if none does."""
+        """Return that a block of another kind has the key at `path`; empty if none does."""
         *block_path, name = path
         node, block = self.at(data, block_path)
         discriminator = self.discriminator(node) if node is not None else None
@@ -74,7 +74,7 @@ class Schema:
         return node, data
 
     def suggest(self, data: object, path: Sequence[str | int]) -> str | None:
-        """Return the dotted key that was meant by `path`, whose last part is not known; None if nothing is close.
+        """Return the dotted key meant by `path`, whose last part is not known; None if nothing is close.
 
         A close name beside it comes first, then the same name elsewhere.
         """

@@ -1,7 +1,7 @@
 """YAML text to plain data, with the place of every key kept.
 
-Scalars follow YAML 1.2's core schema: `no`, `on` and `yes` are strings, `1e-3` and `2400e6` are numbers. There are
-no tags, no merge keys and no dates; every key is a string.
+Scalars follow YAML 1.2's core schema: `no`, `on` and `yes` are strings, `1e-3` and `2400e6` are numbers.
+There are no tags, no merge keys and no dates; every key is a string.
 """
 
 from __future__ import annotations
@@ -133,6 +133,8 @@ def _compose(text: str, source: str) -> yaml.Node | None:
         line, column = (mark.line, mark.column) if mark else (0, 0)
         lines = tuple(text.splitlines())
         raise InputError(_at(_syntax(error, lines, line, column), source, lines, line, column)) from None
+    except UnicodeEncodeError as error:  # a lone surrogate: what Python makes of a bad byte in an argument
+        raise InputError(Problem(f"not UTF-8 text: {error.object[error.start]!r}", source)) from None
     except yaml.YAMLError as error:
         raise InputError(Problem(f"not valid YAML: {error}", source)) from None
 
@@ -144,9 +146,8 @@ def _refuse_depth(text: str, source: str) -> None:
     for event in yaml.parse(text, Loader=_Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            mark = event.start_mark
-            message = f"nested more than {DEEPEST} deep"
-            raise InputError(_at(message, source, (), mark.line, mark.column))
+            line, column = (event.start_mark.line, event.start_mark.column) if event.start_mark else (0, 0)
+            raise InputError(_at(f"nested more than {DEEPEST} deep", source, (), line, column))
 
 
 def _syntax(error: yaml.MarkedYAMLError, lines: tuple[str, ...], line: int, column: int) -> str:
@@ -155,7 +156,7 @@ def _syntax(error: yaml.MarkedYAMLError, lines: tuple[str, ...], line: int, colu
         return "not valid YAML: a tab can't indent; use spaces"
     end = (len(lines) - 1, len(lines[-1])) if lines else (0, 0)
     if (line, column) >= end:
-        return "not valid YAML: the text ends too early; is it cut off, or a bracket or quote left open?"
+        return "not valid YAML: the text ends too early (cut off, or a quote or bracket left open?)"
     if "another document" in (error.problem or ""):
         return "more than one YAML document: keep one per file"
     if "mapping values are not allowed" in (error.problem or ""):
@@ -184,8 +185,12 @@ class _Builder:
             self.mistakes.append(("an alias that holds itself", node.start_mark, path))
             return None
         self._open.add(id(node))
-        kinds = {yaml.MappingNode: self._mapping, yaml.SequenceNode: self._sequence}
-        self._built[id(node)] = kinds.get(type(node), self._scalar)(node, path)
+        if isinstance(node, yaml.MappingNode):
+            self._built[id(node)] = self._mapping(node, path)
+        elif isinstance(node, yaml.SequenceNode):
+            self._built[id(node)] = self._sequence(node, path)
+        else:
+            self._built[id(node)] = self._scalar(node, path)
         return self._built[id(node)]
 
     def _mapping(self, node: yaml.Node, path: str) -> object:

@@ -1,0 +1,475 @@
+"""The machine in SimPy: one process per unit, one event per tile or transfer.
+
+Each unit serves its jobs in program order and waits for what a job needs; the rules are those listed in
+`tilewright.dataflows.program`. Time is in cycles. A piece of a program runs in an environment of its own, from the
+state in which the piece before left the units, which is exact because no unit ever takes jobs out of order; so a
+loop that has become periodic can be skipped without being run (`dataflows.program.drive`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Hashable
+from dataclasses import dataclass, field, replace
+
+import simpy
+
+from tilewright.dataflows.program import Program, Tick, Transfer, drive, unrolled
+from tilewright.sim.result import Slice
+
+Process = Generator[simpy.Event, object, None]
+ArrayWork = Callable[[simpy.Environment, Tick], Process]
+"""How the array spends a tick: one time-out, or every PE stepped."""
+
+_IDLE = Tick()
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """When each unit is free and what is under way, at a cut between two ticks."""
+
+    dma: int = 0
+    array: int = 0
+    vector: int = 0
+    done: int = 0
+    """When the last transfer or access so far is complete."""
+    release: int = 0
+    """When the operands of two ticks before are done with."""
+    output_free: int = 0
+    """When the output slot that was emptied last was."""
+    behind: Tick = _IDLE
+    behind_ready: int = 0
+    behind_side: int = 0
+    leaving: Tick = _IDLE
+    leaving_ready: int = 0
+    ports: tuple[int, ...] = ()
+    credit_bytes: int = 0
+
+
+@dataclass
+class Tally:
+    """Cycles by unit and cause, added up while a region runs."""
+
+    array_busy: int = 0
+    weight_shift: int = 0
+    fill_drain: int = 0
+    weight_stall: int = 0
+    input_stall: int = 0
+    output_stall: int = 0
+    port_stall: int = 0
+    vector_busy: int = 0
+    dma_busy: int = 0
+
+    def values(self) -> tuple[int, ...]:
+        """All counts, in order."""
+        return tuple(vars(self).values())
+
+    def add(self, counts: tuple[int, ...], times: int) -> None:
+        """Add `times` these counts."""
+        for name, count in zip(vars(self), counts, strict=True):
+            setattr(self, name, getattr(self, name) + count * times)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A state at a cut, with what had been counted by then."""
+
+    key: Hashable
+    time: int
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RegionRun:
+    """What a region's run showed."""
+
+    cycles: int
+    tally: Tally
+    last_array: int
+    """When the array did its last work (0: none)."""
+    last_vector: int
+    slices: tuple[Slice, ...]
+
+
+@dataclass
+class EventMachine:
+    """Runs one region, piece by piece."""
+
+    buffers: int
+    credit_bytes: int
+    trace: bool = False
+    array_work: ArrayWork | None = None
+    tally: Tally = field(default_factory=Tally)
+    slices: list[Slice] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.state = State(ports=(0,) * self.buffers, credit_bytes=self.credit_bytes)
+
+    def ticks(self, ticks: tuple[Tick, ...]) -> None:
+        """Run these, in order."""
+        self.state = _Piece(self, ticks).run()
+
+    def snapshot(self) -> Snapshot:
+        """The state up to a shift in time: no job still to come starts before `floor`."""
+        s = self.state
+        floor = min(s.release, s.array) if s.behind.array else s.release
+        times = (
+            s.dma, s.array, s.vector, s.done, s.release, s.output_free, s.behind_ready, s.behind_side,
+            s.leaving_ready, *s.ports,
+        )  # fmt: skip
+        relative = tuple(max(0, time - floor) for time in times)
+        key = (s.credit_bytes, id(s.behind), id(s.leaving), relative)
+        return Snapshot(key, floor, self.tally.values())
+
+    def skip(self, periods: int, since: Snapshot) -> None:
+        """Do at once what was done since then, so many times more."""
+        now = self.snapshot()
+        cycles = periods * (now.time - since.time)
+        if self.trace and cycles:
+            for unit in ("array", "dma", "vector"):
+                free = int(getattr(self.state, unit))
+                self.slices.append(Slice(unit, "steady state", free, free + cycles, max(2, periods)))
+        self.tally.add(tuple(a - b for a, b in zip(now.counts, since.counts, strict=True)), periods)
+        self.state = _shifted(self.state, cycles)
+
+    def finish(self, prefetch: tuple[int, int]) -> RegionRun:
+        """Let everything under way come to its end, the prefetch for the next region included."""
+        last_array = self.state.array if self.tally.array_busy else 0
+        self.state = _Piece(self, (), prefetch, last=True).run()
+        s = self.state
+        end = max(s.done, s.dma, s.array, s.vector, *s.ports)
+        last_vector = s.vector if self.tally.vector_busy else 0
+        return RegionRun(end, self.tally, last_array, last_vector, tuple(self.slices))
+
+    def record(self, unit: str, name: str, start: int, end: int) -> None:
+        """Keep a slice for the trace."""
+        if self.trace and end > start:
+            self.slices.append(Slice(unit, name, start, end))
+
+
+def _shifted(state: State, cycles: int) -> State:
+    return State(
+        dma=state.dma + cycles,
+        array=state.array + cycles,
+        vector=state.vector + cycles,
+        done=state.done + cycles,
+        release=state.release + cycles,
+        output_free=state.output_free + cycles,
+        behind=state.behind,
+        behind_ready=state.behind_ready + cycles,
+        behind_side=state.behind_side + cycles,
+        leaving=state.leaving,
+        leaving_ready=state.leaving_ready + cycles,
+        ports=tuple(port + cycles for port in state.ports),
+        credit_bytes=state.credit_bytes,
+    )
+
+
+class _Job:
+    """A tick on its way through the units. Each event's value is the time at which it happened."""
+
+    __slots__ = (
+        "array_access", "array_done", "fills", "gone", "input", "ready", "released", "side", "store_access",
+        "tick", "vector_access", "weight",
+    )  # fmt: skip
+
+    def __init__(self, env: simpy.Environment, tick: Tick) -> None:
+        self.tick = tick
+        self.weight, self.input, self.side = env.event(), env.event(), env.event()
+        self.array_done = env.event()
+        self.ready = env.event() if tick.vector else self.array_done
+        self.released = self.ready if tick.side or not tick.array else self.array_done
+        self.gone = env.event() if tick.store else self.ready
+        self.fills: list[Access | None] = []
+        self.store_access: Access | None = None
+        self.array_access: list[Access] = []
+        self.vector_access: list[Access] = []
+
+
+class _Port:
+    """A buffer's ports: accesses in the order in which they were listed, each from when it is asked for."""
+
+    def __init__(self, env: simpy.Environment, free: int) -> None:
+        self.env, self.free = env, free
+        self.accesses: list[tuple[int, Access]] = []
+
+    def listed(self, cycles: int) -> Access:
+        """A new last access."""
+        access = Access(self.env.event(), self.env.event())
+        self.accesses.append((cycles, access))
+        return access
+
+    def serve(self) -> Process:
+        """The process."""
+        yield self.env.timeout(self.free)
+        for cycles, access in self.accesses:
+            yield access.asked
+            yield self.env.timeout(cycles)
+            self.free = int(self.env.now)
+            access.ended.succeed(self.free)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A use of a buffer's ports: asked for by a unit when it starts, ended by the port."""
+
+    asked: simpy.Event
+    ended: simpy.Event
+
+
+class _Piece:
+    """Some ticks in an environment of their own, from a state to a state."""
+
+    def __init__(
+        self, machine: EventMachine, ticks: tuple[Tick, ...], prefetch: tuple[int, int] = (0, 0), last: bool = False
+    ) -> None:
+        state = machine.state
+        self.machine, self.prefetch, self.last = machine, prefetch, last
+        self.env = simpy.Environment()
+        self.dma, self.array, self.vector = state.dma, state.array, state.vector
+        self.done, self.credit_bytes, self.output_free = state.done, state.credit_bytes, state.output_free
+        self.jobs = [_Job(self.env, tick) for tick in ticks]
+        self.chain = [*self._carried_over(state), *self.jobs]
+        self.ports = [_Port(self.env, free) for free in state.ports]
+        self._list_accesses()
+
+    def run(self) -> State:
+        """Run to the end; the state that is left."""
+        for process in (self._dma(), self._array(), self._vector(), *(port.serve() for port in self.ports)):
+            self.env.process(process)
+        self.env.run()
+        leaving, behind = self.chain[-2:]
+        return State(
+            dma=self.dma,
+            array=self.array,
+            vector=self.vector,
+            done=self.done,
+            release=_time(leaving.released),
+            output_free=self.output_free,
+            behind=behind.tick,
+            behind_ready=_time(behind.array_done),
+            behind_side=_time(behind.side),
+            leaving=leaving.tick,
+            leaving_ready=_time(leaving.ready),
+            ports=tuple(port.free for port in self.ports),
+            credit_bytes=self.credit_bytes,
+        )
+
+    def _carried_over(self, state: State) -> tuple[_Job, _Job]:
+        """The two ticks under way, as far as they had come."""
+        leaving, behind = _Job(self.env, state.leaving), _Job(self.env, state.behind)
+        if leaving.ready is not leaving.released:
+            self._at(leaving.released, state.release)
+        self._at(leaving.ready, state.leaving_ready)
+        self._at(behind.array_done, state.behind_ready)
+        self._at(behind.side, state.behind_side)
+        return leaving, behind
+
+    def _at(self, event: simpy.Event, time: int) -> None:
+        """Make an event happen at a time."""
+
+        def happen() -> Process:
+            yield self.env.timeout(time)
+            event.succeed(time)
+
+        self.env.process(happen())
+
+    def _list_accesses(self) -> None:
+        """Every port's accesses in the order of rule 4."""
+        for position, job in enumerate(self.jobs):
+            job.fills = [self._listed(transfer) for transfer in job.tick.loads]
+            self._list_store(self.chain[position])
+            self._list_vector(self.chain[position + 1])
+            job.array_access = self._listed_work(job.tick.array_ports)
+        if self.last:
+            self._list_store(self.chain[-2])
+            self._list_vector(self.chain[-1])
+            self._list_store(self.chain[-1])
+
+    def _list_store(self, job: _Job) -> None:
+        if job.tick.store is not None:
+            job.store_access = self._listed(job.tick.store)
+
+    def _list_vector(self, job: _Job) -> None:
+        if job.tick.vector:
+            job.vector_access = self._listed_work(job.tick.vector_ports)
+
+    def _listed(self, transfer: Transfer) -> Access | None:
+        return self.ports[transfer.buffer].listed(transfer.port_cycles) if transfer.port_cycles else None
+
+    def _listed_work(self, ports: tuple[int, ...]) -> list[Access]:
+        return [self.ports[number].listed(cycles) for number, cycles in enumerate(ports) if cycles]
+
+    def _dma(self) -> Process:
+        """The DMA engine: rule 1."""
+        yield self.env.timeout(self.dma)
+        for position, job in enumerate(self.jobs):
+            if job.tick.loads:
+                yield self.chain[position].released
+            yield from self._loads(job)
+            yield from self._store(self.chain[position])
+        if self.last:
+            if self.prefetch[0]:
+                yield self.chain[-2].released
+                yield from self._transfer(Transfer(0, *self.prefetch), None, "prefetch")
+                self.done = max(self.done, self.dma + self.prefetch[1])
+            yield from self._store(self.chain[-2])
+            yield from self._store(self.chain[-1])
+
+    def _loads(self, job: _Job) -> Process:
+        tick, fills = job.tick, iter(job.fills)
+        for event, transfer in ((job.weight, tick.weight), (job.input, tick.input)):
+            if transfer is None:
+                event.succeed(0)
+            else:
+                access = next(fills)
+                transfer = self._credited(transfer)
+                yield from self._transfer(transfer, access, "load")
+                self.env.process(self._completes([access], self.env.now + transfer.latency, event))
+        latest, accesses = 0, []
+        for transfer in tick.side:
+            accesses.append(next(fills))
+            transfer = self._credited(transfer)
+            yield from self._transfer(transfer, accesses[-1], "load")
+            latest = max(latest, int(self.env.now) + transfer.latency)
+        if tick.side:
+            self.env.process(self._completes(accesses, latest, job.side))
+        else:
+            job.side.succeed(0)
+
+    def _credited(self, transfer: Transfer) -> Transfer:
+        """What is left to do of a load of which a part may have been prefetched."""
+        if not (transfer.early and self.credit_bytes):
+            return transfer
+        fetched = min(self.credit_bytes, transfer.bytes)
+        self.credit_bytes -= fetched
+        rest = transfer.bytes - fetched
+        occupancy = -(-transfer.occupancy * rest // transfer.bytes)
+        return replace(transfer, occupancy=occupancy, latency=transfer.latency if occupancy else 0)
+
+    def _transfer(self, transfer: Transfer, access: Access | None, name: str) -> Process:
+        """Hold the engine for a transfer's occupancy."""
+        start = int(self.env.now)
+        if access is not None:
+            access.asked.succeed(start)
+        yield self.env.timeout(transfer.occupancy)
+        self.dma = int(self.env.now)
+        self.machine.tally.dma_busy += transfer.occupancy
+        self.machine.record("dma", name, start, self.dma)
+
+    def _completes(self, accesses: list[Access | None], earliest: float, event: simpy.Event) -> Process:
+        """Make a load complete: its data has arrived and is in the buffer."""
+        for access in accesses:
+            if access is not None:
+                yield access.ended
+        yield self.env.timeout(max(0, earliest - self.env.now))
+        event.succeed(int(self.env.now))
+
+    def _store(self, job: _Job) -> Process:
+        if job.tick.store is None:
+            return
+        yield job.ready
+        yield from self._transfer(job.tick.store, job.store_access, "store")
+        self.env.process(self._leaves(job, job.tick.store.latency))
+
+    def _leaves(self, job: _Job, latency: int) -> Process:
+        """Free the output slot when the store has read it, and be done when it has arrived."""
+        if job.store_access is not None:
+            yield job.store_access.ended
+        yield self.env.timeout(max(0, self.dma - self.env.now))
+        job.gone.succeed(int(self.env.now))
+        self.done = max(self.done, int(self.env.now) + latency)
+
+    def _array(self) -> Process:
+        """The systolic array: rule 2."""
+        yield self.env.timeout(self.array)
+        slot: simpy.Event | None = None
+        for position, job in enumerate(self.jobs):
+            if self.chain[position].tick.closes_output:
+                slot = self.chain[position].gone
+            waits = {"weight_stall": job.weight, "input_stall": job.input}
+            if job.tick.opens_output and slot is not None:
+                waits["output_stall"] = slot
+            for event in waits.values():
+                yield event
+            if job.tick.opens_output and slot is None:
+                yield self.env.timeout(max(0, self.output_free - self.env.now))
+            if job.tick.array:
+                self._blame(waits)
+                yield from self._array_tick(job)
+            job.array_done.succeed(int(self.env.now))
+        if slot is not None:
+            self.env.process(self._note_slot(slot))
+
+    def _note_slot(self, slot: simpy.Event) -> Process:
+        self.output_free = int(str((yield slot)))
+
+    def _blame(self, waits: dict[str, simpy.Event]) -> None:
+        """Charge the array's idle cycles to what it waited for last."""
+        idle = int(self.env.now) - self.array
+        times = {cause: _time(event) for cause, event in waits.items()}
+        times.setdefault("output_stall", self.output_free)
+        cause = max(times, key=lambda each: times[each])
+        setattr(self.machine.tally, cause, getattr(self.machine.tally, cause) + idle)
+
+    def _array_tick(self, job: _Job) -> Process:
+        tick, start, tally = job.tick, int(self.env.now), self.machine.tally
+        for access in job.array_access:
+            access.asked.succeed(start)
+        if self.machine.array_work is None:
+            yield self.env.timeout(tick.array)
+        else:
+            yield from self.machine.array_work(self.env, tick)
+        worked = int(self.env.now)
+        for access in job.array_access:
+            yield access.ended
+        self.array = int(self.env.now)
+        tally.array_busy += tick.array_streaming
+        tally.weight_shift += tick.array_shift
+        tally.fill_drain += worked - start - tick.array_streaming - tick.array_shift
+        tally.port_stall += self.array - worked
+        self.machine.record("array", "tile", start, self.array)
+
+    def _vector(self) -> Process:
+        """The vector unit: rule 3."""
+        yield self.env.timeout(self.vector)
+        for job in self.chain[1:] if self.last else self.chain[1:-1]:
+            if not job.tick.vector:
+                continue
+            yield job.array_done
+            yield job.side
+            start = int(self.env.now)
+            for access in job.vector_access:
+                access.asked.succeed(start)
+            yield self.env.timeout(job.tick.vector)
+            for access in job.vector_access:
+                yield access.ended
+            self.vector = int(self.env.now)
+            self.machine.tally.vector_busy += job.tick.vector
+            self.machine.record("vector", "tile", start, self.vector)
+            job.ready.succeed(self.vector)
+
+
+def _time(event: simpy.Event) -> int:
+    return int(str(event.value))
+
+
+def run_region(
+    program: Program,
+    buffers: int,
+    credit_bytes: int,
+    prefetch: tuple[int, int],
+    *,
+    fast_forward: bool = True,
+    trace: bool = False,
+    array_work: ArrayWork | None = None,
+) -> RegionRun:
+    """Run one region from its start until everything of it is complete.
+
+    Without `fast_forward` every tick is run, in one environment.
+    """
+    machine = EventMachine(buffers, credit_bytes, trace, array_work)
+    if fast_forward:
+        drive(program, machine)
+    else:
+        machine.ticks(tuple(unrolled(program)))
+    return machine.finish(prefetch)
