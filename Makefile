@@ -2,7 +2,7 @@
 #
 #   make demo     install, simulate BERT-base on a shipped accelerator, write a report and a trace
 #   make test     install, then lint, types, layers and tests
-#   make golden   rewrite what the tests compare with: documents' output blocks, examples, golden files
+#   make golden   rewrite what the tests compare with: the documents' output blocks and the JSON Schemas
 #   make bench    what the commands cost; `make bench-scalesim` sets it beside SCALE-Sim (a quarter of an hour)
 #   make clean    remove everything that these made
 
@@ -31,6 +31,8 @@ lint: .venv/.installed-dev
 	$(BIN)/lint-imports --no-logo
 
 golden: .venv/.installed-dev
+	$(BIN)/tilewright schema accelerator > docs/schema/accelerator.schema.json
+	$(BIN)/tilewright schema workload > docs/schema/workload.schema.json
 	$(BIN)/python docs/regenerate.py
 
 bench: .venv/.installed

@@ -17,7 +17,7 @@ from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.matmul import program as matmul_program
 from tilewright.dataflows.program import Program
 from tilewright.dataflows.regions import MatmulSpec, RowsSpec, Spec
-from tilewright.dataflows.rowwise import RowTiling, row_bound, row_program, row_tilings
+from tilewright.dataflows.rowwise import RowTiling, row_bound, row_program, row_tilings, row_traffic
 from tilewright.dataflows.schedule import region_cycles
 from tilewright.dataflows.tiling import Tiling
 from tilewright.description.errors import InputError
@@ -49,13 +49,28 @@ def ends(request: Request, machine: Machine) -> tuple[int, int]:
     return spared, machine.dram_cycles(request.prefetch_bytes)[0]
 
 
-def best_bound(request: Request, machine: Machine) -> int:
+@dataclass(frozen=True)
+class Bound:
+    """The least bound over all tilings, and the DRAM traffic of the tiling that has it."""
+
+    tiling: Tiling | RowTiling
+    cycles: int
+    dram_read_bytes: int
+    dram_write_bytes: int
+
+
+def best_bound(request: Request, machine: Machine) -> Bound:
     """Least lower bound over all tilings that fit; the `analytic` fidelity's cycles."""
-    limits = ends(request, machine)
-    if isinstance(request.spec, RowsSpec):
-        tilings = _fitting_rows(request.spec, machine)
-        return row_bound(request.spec, machine, limits, tilings[0].cols < request.spec.cols)
-    return min(int(each.bound.min()) for each in _fitting_matmul(request.spec, machine, limits))
+    limits, spec = ends(request, machine), request.spec
+    if isinstance(spec, RowsSpec):
+        tilings = _fitting_rows(spec, machine)
+        read, written = row_traffic(spec, tilings[0])
+        return Bound(tilings[0], row_bound(spec, machine, limits, tilings[0]), read, written)
+    found = min(_fitting_matmul(spec, machine, limits), key=lambda each: int(each.bound.min()))
+    index = int(np.lexsort((found.traffic, found.bound))[0])
+    written = 0 if spec.out.resident else spec.out.bytes
+    read = int(found.traffic[index]) - written
+    return Bound(found.tiling(index), int(found.bound[index]), read, written)
 
 
 def best_mapping(request: Request, machine: Machine) -> Mapping:
@@ -87,7 +102,7 @@ def _best_matmul(request: Request, spec: MatmulSpec, machine: Machine) -> Mappin
 
 def _best_rows(request: Request, spec: RowsSpec, machine: Machine) -> Mapping:
     tilings = _fitting_rows(spec, machine)
-    limit = row_bound(spec, machine, ends(request, machine), tilings[0].cols < spec.cols)
+    limit = row_bound(spec, machine, ends(request, machine), tilings[0])
     best: Mapping | None = None
     for tiling in tilings:
         mapping = _evaluate(request, machine, tiling, row_program(spec, machine, tiling))

@@ -8,6 +8,7 @@ A tile of A or B is loaded when the tick needs another one than the tick before 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
@@ -242,3 +243,32 @@ def footprint_bytes(spec: MatmulSpec, machine: Machine, core: Tile) -> dict[Oper
     weight_bits += sum(core.n * each.bits for each in spec.constants if not each.resident)
     output_bits = core.m * core.n * max(machine.accumulator_bits, spec.out.bits)
     return {"input": ceil(input_bits / 8), "weight": ceil(weight_bits / 8), "output": ceil(output_bits / 8)}
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Where a tick's tile lies: half-open ranges of the matmul's indices, all cores together."""
+
+    batch: slice
+    m: slice
+    k: slice
+    n: slice
+
+
+def windows(spec: MatmulSpec, machine: Machine, tiling: Tiling) -> Iterator[Window]:
+    """The ticks' tiles in the order of `program`."""
+    shape = spec.shape
+    for batch in _slices(shape.batch, machine.cores if tiling.split == "batch" else 1):
+        m_slices, n_slices = list(_slices(shape.m, tiling.m)), list(_slices(shape.n, tiling.n))
+        pairs = (
+            ((m, n) for m in m_slices for n in n_slices)
+            if tiling.order == "mn"
+            else ((m, n) for n in n_slices for m in m_slices)
+        )
+        for m, n in pairs:
+            for k in _slices(shape.k, tiling.k):
+                yield Window(batch, m, k, n)
+
+
+def _slices(extent: int, step: int) -> Iterator[slice]:
+    return (slice(start, min(start + step, extent)) for start in range(0, extent, step))

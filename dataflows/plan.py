@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from tilewright.arch.accelerator import Accelerator
 from tilewright.dataflows.machine import Machine
-from tilewright.dataflows.mapper import Mapping, Request, best_bound, best_mapping
+from tilewright.dataflows.mapper import Bound, Mapping, Request, best_bound, best_mapping
 from tilewright.dataflows.regions import Cut, cut
 from tilewright.dataflows.layout import Group, lay_out
 from tilewright.dataflows.residency import resident_tensors
@@ -46,7 +46,7 @@ class Estimate:
     """The analytic answer: least bounds per request, added up."""
 
     schema: Schema
-    bounds: dict[Request, int]
+    bounds: dict[Request, Bound]
     cycles: int
 
 
@@ -61,8 +61,8 @@ def plan(graph: OperatorGraph, accelerator: Accelerator) -> Plan:
 
 def estimate(graph: OperatorGraph, accelerator: Accelerator) -> Estimate:
     """A lower bound on the cycles of every plan, from closed forms alone."""
-    schema, found = _least(graph, accelerator, best_bound, int)
-    return Estimate(schema, found, _total(schema, found))
+    schema, found = _least(graph, accelerator, best_bound, lambda bound: bound.cycles)
+    return Estimate(schema, found, _total(schema, {r: b.cycles for r, b in found.items()}))
 
 
 def _least(

@@ -170,7 +170,7 @@ def specify(cut: Cut, region: Region, accelerator: Accelerator, placement: Place
 
     results = tuple(operand(name, touched(graph.tensors[name], last, result=True)) for name in last.outputs)
     tail = [operand(n, touched(graph.tensors[n], op)) for op, n in _tail_inputs(graph, region)]
-    work = sum(_lane_cycles(graph.operators[i], accelerator) for i in region.operators)
+    work = sum(lane_cycles(graph.operators[i], accelerator) for i in region.operators)
     if isinstance(anchor.shape, MatmulShape):
         return _matmul_spec(anchor, anchor.shape, operand, results[0], tail, work)
     inputs = [operand(n, touched(graph.tensors[n], anchor)) for n in anchor.inputs]
@@ -218,7 +218,7 @@ def _tail_inputs(graph: OperatorGraph, region: Region) -> Iterator[tuple[Operato
         yield from ((op, name) for name in op.inputs if name not in inside)
 
 
-def _lane_cycles(op: Operator, accelerator: Accelerator) -> float:
+def lane_cycles(op: Operator, accelerator: Accelerator) -> float:
     """Cycles that the operator would take on one lane of the vector unit."""
     costs = accelerator.vector.cycles
     return sum(count * float(getattr(costs, primitive)) for primitive, count in op.primitives)

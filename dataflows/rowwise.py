@@ -129,13 +129,18 @@ def _accesses(machine: Machine, operands: tuple[Operand, ...], share: float, hom
     return tuple(sizes_bytes)
 
 
-def row_bound(spec: RowsSpec, machine: Machine, ends: tuple[int, int], two_loads: bool) -> int:
-    """Cycles that no tiling can undercut. `two_loads`: whether every tiling that fits cuts the rows."""
-    passes = 2 if two_loads and spec.two_passes else 1
+def row_traffic(spec: RowsSpec, tiling: RowTiling) -> tuple[int, int]:
+    """Bytes read from and written to DRAM."""
+    passes = 2 if spec.two_passes and tiling.cols < spec.cols else 1
     loaded = sum(o.bytes for o in spec.inputs if not o.resident) * passes
     loaded += sum(o.bytes for o in spec.constants if not o.resident)
-    stored = sum(o.bytes for o in spec.outputs if not o.resident)
-    dma = max(0, floor((loaded + stored) / machine.peak_dram) - ends[0] + ends[1])
+    return loaded, sum(o.bytes for o in spec.outputs if not o.resident)
+
+
+def row_bound(spec: RowsSpec, machine: Machine, ends: tuple[int, int], tiling: RowTiling) -> int:
+    """Cycles that no tiling like this one (rows whole, or rows cut) can undercut."""
+    loaded, stored = row_traffic(spec, tiling)
+    dma = max(0, floor((loaded + stored) / machine.peak_dram) - ends[0]) + ends[1]
     waits = not all(o.resident or o.early for o in (*spec.inputs, *spec.constants))
     latency = machine.dram_latency
     work = spec.lane_cycles * spec.rows * spec.cols / machine.cores / machine.accelerator.vector.lanes

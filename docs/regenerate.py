@@ -39,6 +39,12 @@ def documents() -> list[Path]:
     return found + sorted((ROOT / "docs").glob("*.md")) + sorted((ROOT / "examples").glob("*.md"))
 
 
+def environment() -> dict[str, str]:
+    """This checkout first, both streams in the order of their writing, and nobody's terminal settings."""
+    kept = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "FORCE_COLOR"}}
+    return kept | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+
+
 def output(command: str) -> str:
     """What `command` prints; exit codes 0 to 2 are all fit to be shown."""
     program, *arguments = shlex.split(command)
@@ -50,7 +56,7 @@ def output(command: str) -> str:
         done = subprocess.run(
             [*start[program], *arguments],
             cwd=scratch,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jschon import JSON, JSONSchema, create_catalog
 
@@ -412,6 +412,7 @@ def test_the_schema_explains_every_key() -> None:
     )
 
 
+@settings(deadline=None)
 @given(
     name=st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), max_size=12),
     rows=st.integers(1, 10**6),

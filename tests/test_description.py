@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, model_validator
 
@@ -309,6 +309,7 @@ JSON_LIKE = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON_LIKE)
 def test_what_is_dumped_reads_back(data: object) -> None:
     """Dumping and parsing plain data gives the same data, whatever its strings look like."""
@@ -527,6 +528,7 @@ def answered(text: str, overrides: list[str]) -> bool:
         return bool(error.problems)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60), st.lists(st.text(max_size=20), max_size=2))
 def test_no_text_brings_anything_but_an_input_error(text: str, overrides: list[str]) -> None:
     """Whatever the file and the overrides hold, the reader answers with the model or its problems."""
@@ -561,6 +563,7 @@ KEYED = [
 ]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(PIECES), max_size=6),
     st.lists(

@@ -66,7 +66,7 @@ def test_decode_has_the_closed_form(
 def test_generation_is_a_prefill_and_decode_steps(n: int, generate: int) -> None:
     """Generating g tokens does the MACs of one prefill, of which only the last position's logits are wanted,
     and of decode steps over caches of n + 1 … n + g - 1 tokens."""
-    sizes = "layers=2 d=8 heads=2 kv_heads=1 head_dim=4 ffn=16 vocab=32".split()
+    sizes = ["layers=2", "d=8", "heads=2", "kv_heads=1", "head_dim=4", "ffn=16", "vocab=32"]
     together = load_workload("llama-2-7b", [*sizes, f"seq={n}", f"generate={generate}"])
     prefill = load_workload("llama-2-7b", [*sizes, f"seq={n}"]).macs - (n - 1) * 8 * 32
     steps = (
@@ -139,8 +139,8 @@ def test_mistral_keeps_a_rolling_cache() -> None:
 def test_mixtures_of_experts_have_the_closed_form(
     n: int, experts: int, choices: int, layers: int, shared: bool
 ) -> None:
-    """However choices and experts divide, a layer does n d E + 3 n k d f MACs, n d (3 s + 1) more with a shared
-    expert; and all experts' weights are parameters."""
+    """However choices and experts divide, a layer does n d E + 3 n k d f MACs, n d (3 s + 1) more with a
+    shared expert; and all experts' weights are parameters."""
     choices = min(choices, experts)
     sizes: dict[str, int] = {"layers": layers, "d": 4, "heads": 2, "vocab": 3, "seq": n}
     d, f, s = 4, 5, 6

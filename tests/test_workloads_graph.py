@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from typing import ClassVar
 
 import networkx as nx
 import pytest
@@ -183,7 +184,7 @@ def test_one_name_is_one_weight() -> None:
 class Counted:
     """A number that counts the primitive operations done on it."""
 
-    counts: Counter[str] = Counter()
+    counts: ClassVar[Counter[str]] = Counter()
 
     def __init__(self, value: float) -> None:
         self.value = value

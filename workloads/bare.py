@@ -55,9 +55,7 @@ def _distinct(gemms: tuple[NamedGemm, ...]) -> tuple[NamedGemm, ...]:
     for gemm in gemms:
         names = {gemm.name, f"{gemm.name}.a", f"{gemm.name}.b"}
         if taken & names:
-            raise ValueError(
-                f"the name {gemm.name!r} is taken; operands are called NAME.a and NAME.b"
-            )
+            raise ValueError(f"the name {gemm.name!r} is taken; operands are called NAME.a and NAME.b")
         taken |= names
     return gemms
 

@@ -77,7 +77,9 @@ class Operator:
     """One operation. `inputs` and `outputs` are names of tensors of the graph.
 
     A matmul's inputs are (A, B) or (A, B, bias); A is what streams as "input" and B what an accelerator calls
-    "weight", also where it is an activation or the KV cache. Every other kind works on rows.
+    "weight", also where it is an activation or the KV cache. Every other kind works on rows. An operator
+    touches at most as many elements of a tensor as its shape has for it: a gather reads `shape.elements` of
+    its table, an `append` writes as many into its cache, a matmul over some experts reads their weights only.
     """
 
     name: str
@@ -86,7 +88,8 @@ class Operator:
     outputs: tuple[str, ...]
     shape: MatmulShape | RowsShape
     function: str = ""
-    """What exactly: `gelu`, `add`, `layernorm`, `rmsnorm`, `rope`, … Empty where the kind says it all."""
+    """What exactly: `gelu`, `add`, `layernorm`, `rmsnorm`, `rope`, … Empty where the kind says it all. A
+    matmul with `transpose_b` finds its B stored as [n, k]."""
     primitives: tuple[tuple[Primitive, int], ...] = field(default=())
     """Primitive operations of the vector unit over the whole operator, sorted by name; empty for a matmul
     without bias (a bias counts one add per output element)."""
