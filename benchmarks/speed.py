@@ -9,8 +9,9 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
-from benchmarks.measure import Cost, circumstances, measure, typical
+from benchmarks.measure import RESULTS, Cost, circumstances, measure, typical
 
 COMMANDS = (
     "--help",
@@ -33,18 +34,17 @@ def main() -> int:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--runs", type=int, default=5, help="runs of each, for the medians (default: 5)")
-    parser.add_argument("--json", action="store_true", help="print JSON, with the machine's description")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", default=RESULTS / "speed.json")
     options = parser.parse_args()
     costs: dict[str, Cost] = {}
     for command in COMMANDS:
         print(f"measuring: tilewright {command}", file=sys.stderr)
         words = [sys.executable, "-m", "tilewright", *command.split()]
         costs[command] = typical([measure(words)[0] for _ in range(options.runs)])
-    if options.json:
-        record = {"circumstances": circumstances(), "costs": {k: asdict(v) for k, v in costs.items()}}
-        print(json.dumps(record, indent=1))
-    else:
-        print(table(costs))
+    print(table(costs))
+    record = {"circumstances": circumstances(), "costs": {name: asdict(cost) for name, cost in costs.items()}}
+    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"written to {options.out}", file=sys.stderr)
     return 0
 
 

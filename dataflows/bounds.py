@@ -14,14 +14,14 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from tilewright.dataflows.arith import ceil_div
+from tilewright.arch.accelerator import Operand
+from tilewright.dataflows.arith import Ints, ceil_div
 from tilewright.dataflows.machine import SLOTS, Machine
 from tilewright.dataflows.matmul import stream_counts
 from tilewright.dataflows.regions import MatmulSpec
 from tilewright.dataflows.systolic import tile_cycles
 from tilewright.dataflows.tiling import Order, Split, Tiling, sizes
 
-Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
@@ -55,21 +55,33 @@ def candidates(spec: MatmulSpec, machine: Machine, split: Split, ends: tuple[int
     fits = _fits(spec, machine, core_m, k, core_n)
     m, k, n, m_outer = m[fits], k[fits], n[fits], m_outer[fits]
     products = ceil_div(shape.batch, cores) if split == "batch" else shape.batch
-    m_tiles, k_tiles, n_tiles = ceil_div(shape.m, m), ceil_div(shape.k, k), ceil_div(shape.n, n)
+    m_tiles, k_tiles, n_tiles = _tiles(shape.m, m), _tiles(shape.k, k), _tiles(shape.n, n)
     one_k = k_tiles == 1
     a_reads = np.where(one_k & (m_outer | (m_tiles == 1)), 1, n_tiles)
     b_reads = np.where(one_k & (~m_outer | (n_tiles == 1)), 1, m_tiles)
-    array, streams = _array_work(spec, machine, split, (m, k, n), products)
+    array, last_array, streams = _array_work(spec, machine, split, (m, k, n), products)
     loads = _load_bytes(spec, a_reads, b_reads, m_tiles, n_tiles)
     stores = 0 if spec.out.resident else spec.out.bytes
     last = _last_tile(spec, machine, split, shape.m - (m_tiles - 1) * m, shape.n - (n_tiles - 1) * n)
     first = _first_loads(spec, machine, split, m, k, n)
-    dma = np.floor((loads + stores) / machine.peak_dram).astype(np.int64) - ends[0]
-    dma = np.maximum(dma, 0) + ends[1] + (machine.dram_latency if stores else 0)
+    latency = machine.dram_latency
+    dma = np.maximum(_whole((loads + stores) / machine.peak_dram) - ends[0], 0) + ends[1]
+    loading = np.maximum(_whole(loads / machine.peak_dram) - ends[0], 0)
     vector = first + _vector_work(spec, machine)
-    ports = [np.floor(s / w).astype(np.int64) for s, w in zip(streams, machine.widths, strict=True)]
-    bound = np.maximum.reduce([array + first + last, dma, vector, *ports])
+    ports = [_whole(size / width) for size, width in zip(streams, machine.widths, strict=True)]
+    after_loads = loading + last_array + last
+    bound = np.maximum.reduce(
+        [array + first + last, after_loads, dma + (latency if stores else 0), vector, *ports]
+    )
     return Candidates(m, k, n, m_outer, split, bound, loads + stores)
+
+
+def _tiles(extent: int, tile: Ints) -> Ints:
+    return -(-extent // tile)
+
+
+def _whole(amount: Floats) -> Ints:
+    return np.floor(amount).astype(np.int64)
 
 
 def splits(spec: MatmulSpec, machine: Machine) -> tuple[Split, ...]:
@@ -102,7 +114,11 @@ def _grid(spec: MatmulSpec, machine: Machine, split: Split) -> tuple[Ints, Ints,
 
 def _fits(spec: MatmulSpec, machine: Machine, m: Ints, k: Ints, n: Ints) -> NDArray[np.bool_]:
     """Whether a core's tile has room in the buffers, in as many slots as are in flight."""
-    needs = {"input": np.zeros(m.shape), "weight": np.zeros(m.shape), "output": np.zeros(m.shape)}
+    needs: dict[Operand, Floats] = {
+        "input": np.zeros(m.shape),
+        "weight": np.zeros(m.shape),
+        "output": np.zeros(m.shape),
+    }
     needs["input"] += 0 if spec.a.resident else m * k * spec.a.bits
     needs["input"] += m * n * sum(side.bits for side in spec.sides if not side.resident)
     needs["weight"] += 0 if spec.b.resident else k * n * spec.b.bits
@@ -110,20 +126,21 @@ def _fits(spec: MatmulSpec, machine: Machine, m: Ints, k: Ints, n: Ints) -> NDAr
     needs["output"] += m * n * max(machine.accumulator_bits, spec.out.bits)
     fits = np.ones(m.shape, dtype=np.bool_)
     for number, room in enumerate(machine.room_bytes):
-        here = [op for op in ("input", "weight", "output") if machine.number(op) == number]  # type: ignore[arg-type]
-        fits &= sum(np.ceil(needs[op] / 8) for op in here) * SLOTS <= room
+        here = [np.ceil(need / 8) for operand, need in needs.items() if machine.number(operand) == number]
+        fits &= sum(here) * SLOTS <= room
     return fits
 
 
 def _array_work(
     spec: MatmulSpec, machine: Machine, split: Split, tile: tuple[Ints, Ints, Ints], products: int
-) -> tuple[Ints, list[Floats]]:
-    """Cycles of the array over all ticks, and bytes of its streams through each buffer of a core.
+) -> tuple[Ints, Ints, list[Floats]]:
+    """Cycles of the array over all ticks and on the last, and bytes of its streams through each buffer of a
+    core.
 
     A tick's streams hold the ports while it runs, so it takes at least as long as they do.
     """
     shape = spec.shape
-    array = np.zeros(tile[0].shape, dtype=np.int64)
+    array = cycles = np.zeros(tile[0].shape, dtype=np.int64)
     streamed = [np.zeros(tile[0].shape) for _ in range(machine.buffers)]
     for (m_count, m), (k_count, k), (n_count, n) in product(
         *(_edges(extent, size) for extent, size in zip((shape.m, shape.k, shape.n), tile, strict=True))
@@ -134,9 +151,9 @@ def _array_work(
         cycles = tile_cycles(machine.array, core_m, k, core_n).total
         for number, size in enumerate(_stream_bytes(spec, machine, core_m, k, core_n)):
             streamed[number] += ticks * size
-            cycles = np.maximum(cycles, np.floor(size / machine.widths[number]).astype(np.int64))
-        array += ticks * np.where(ticks > 0, cycles, 0)
-    return array * products, [size * products for size in streamed]
+            cycles = np.maximum(cycles, _whole(size / machine.widths[number]))
+        array = array + ticks * np.where(ticks > 0, cycles, 0)
+    return array * products, cycles, [size * products for size in streamed]
 
 
 def _stream_bytes(spec: MatmulSpec, machine: Machine, m: Ints, k: Ints, n: Ints) -> list[Floats]:
@@ -153,7 +170,7 @@ def _stream_bytes(spec: MatmulSpec, machine: Machine, m: Ints, k: Ints, n: Ints)
 
 def _edges(extent: int, tile: Ints) -> list[tuple[Ints, Ints]]:
     """(count, size) of the full tiles and of the last one."""
-    tiles = ceil_div(np.full_like(tile, extent), tile)
+    tiles = _tiles(extent, tile)
     return [(tiles - 1, tile), (np.ones_like(tile), extent - (tiles - 1) * tile)]
 
 

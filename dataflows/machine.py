@@ -72,10 +72,15 @@ class Machine:
         """Bits of a multiplicand in the array."""
         return ELEMENT_BITS[self.array.operand]
 
+    @cached_property
+    def _numbers(self) -> dict[Operand, int]:
+        operands: tuple[Operand, ...] = ("input", "weight", "output")
+        homes = {operand: self.accelerator.home(operand) for operand in operands}
+        return {operand: -1 if home is None else self.names.index(home) for operand, home in homes.items()}
+
     def number(self, operand: Operand) -> int:
         """Number of the buffer that holds an operand, or -1."""
-        home = self.accelerator.home(operand)
-        return -1 if home is None else self.names.index(home)
+        return self._numbers[operand]
 
     def dram_cycles(self, size_bytes: int, run_bytes: int | None = None) -> tuple[int, int]:
         """(occupancy, latency) of a transfer in contiguous runs (default: one run)."""

@@ -71,7 +71,9 @@ class _Nest:
         """One product: its outer tiles."""
         distinct = {
             key: self.over_inner(batch, *key)
-            for key in {(index == 0, self._size(self.outer, index)) for index in self._probe(self.outer_tiles)}
+            for key in {
+                (index == 0, self._size(self.outer, index)) for index in self._probe(self.outer_tiles)
+            }
         }
         return merged(
             [distinct[index == 0, self._size(self.outer, index)] for index in range(self.outer_tiles)]
@@ -81,7 +83,9 @@ class _Nest:
         """One outer tile: its inner tiles."""
         distinct = {
             key: self.over_k(batch, first_outer, outer, *key)
-            for key in {(index == 0, self._size(self.inner, index)) for index in self._probe(self.inner_tiles)}
+            for key in {
+                (index == 0, self._size(self.inner, index)) for index in self._probe(self.inner_tiles)
+            }
         }
         return merged(
             [distinct[index == 0, self._size(self.inner, index)] for index in range(self.inner_tiles)]
@@ -214,7 +218,9 @@ def _streams(spec: MatmulSpec, machine: Machine, core: Tile, first_k: bool) -> t
     return tuple(read), tuple(write)
 
 
-def stream_counts(machine: Machine, m: Whole, k: Whole, n: Whole) -> tuple[Whole | int, Whole | int, Whole | int]:
+def stream_counts(
+    machine: Machine, m: Whole, k: Whole, n: Whole
+) -> tuple[Whole | int, Whole | int, Whole | int]:
     """How often a tile's A and B pass through the array, and how often its sums do."""
     rows, cols = machine.array.rows, machine.array.cols
     if machine.array.dataflow == "output_stationary":

@@ -1,6 +1,6 @@
 """The plan: which regions run, in which order and how often, each with its chosen loop nest.
 
-    graph --cut--> regions --place tensors--> requests --map--> plan
+graph --cut--> regions --place tensors--> requests --map--> plan
 """
 
 from __future__ import annotations
@@ -91,9 +91,7 @@ def _least(
 
 
 def _total(schema: Schema, cycles: dict[Request, int]) -> int:
-    return sum(
-        group.times * sum(cycles[step.request] for step in group.steps) for group in schema.groups
-    )
+    return sum(group.times * sum(cycles[step.request] for step in group.steps) for group in schema.groups)
 
 
 def _schemas(graph: OperatorGraph, accelerator: Accelerator) -> Iterator[Schema]:

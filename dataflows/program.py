@@ -19,7 +19,7 @@ result is stored. Every unit serves the ticks in order. The rules of the machine
    from the region before) cost no DMA time for the bytes that were prefetched; the prefetch itself stands in the
    DMA engine's order where the loads of one more tick would.
 
-All orders are fixed, so every time is a maximum of sums of durations: shorter durations can't end later.
+Either all ticks of a program have work for the array, or none has. All orders are fixed, so every time is a maximum of sums of durations: shorter durations can't end later.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 Ports = tuple[int, ...]
 """Cycles of each buffer's ports, in the order of the accelerator's buffers."""
@@ -101,19 +101,6 @@ def unrolled(program: Program) -> Iterator[Tick]:
                 yield from unrolled(item.body)
 
 
-class Engine(Protocol):
-    """What goes through a program tick by tick and can jump ahead."""
-
-    def ticks(self, ticks: tuple[Tick, ...]) -> None:
-        """Run these, in order."""
-
-    def snapshot(self) -> Snapshot:
-        """The state as it stands."""
-
-    def skip(self, periods: int, since: Snapshot) -> None:
-        """Do at once what was done since then, so many times more."""
-
-
 class Snapshot(Protocol):
     """A state of an engine."""
 
@@ -122,7 +109,23 @@ class Snapshot(Protocol):
         """The state up to a shift in time: equal keys lead to equal behaviour."""
 
 
-def drive(program: Program, engine: Engine, *, fast_forward: bool = True) -> None:
+State = TypeVar("State", bound=Snapshot)
+
+
+class Engine(Protocol[State]):
+    """What goes through a program tick by tick and can jump ahead."""
+
+    def ticks(self, ticks: tuple[Tick, ...]) -> None:
+        """Run these, in order."""
+
+    def snapshot(self) -> State:
+        """The state as it stands."""
+
+    def skip(self, periods: int, since: State) -> None:
+        """Do at once what was done since then, so many times more."""
+
+
+def drive(program: Program, engine: Engine[State]) -> None:
     """Take an engine through a program.
 
     A loop that comes back to a state (up to a shift in time) in which it was before has become periodic: the
@@ -134,25 +137,22 @@ def drive(program: Program, engine: Engine, *, fast_forward: bool = True) -> Non
             continue
         for loop in items:
             if isinstance(loop, Loop):
-                _drive_loop(loop, engine, fast_forward)
+                _drive_loop(loop, engine)
 
 
-def _drive_loop(loop: Loop, engine: Engine, fast_forward: bool) -> None:
-    seen: dict[Hashable, tuple[int, Snapshot]] = {}
-    done = 0
-    while done < loop.times:
-        if fast_forward:
-            now = engine.snapshot()
-            if now.key in seen:
-                before, since = seen[now.key]
-                periods, rest = divmod(loop.times - done, done - before)
-                engine.skip(periods, since)
-                for _ in range(rest):
-                    drive(loop.body, engine)
-                return
-            seen[now.key] = done, now
-        drive(loop.body, engine, fast_forward=fast_forward)
-        done += 1
+def _drive_loop(loop: Loop, engine: Engine[State]) -> None:
+    seen: dict[Hashable, tuple[int, State]] = {}
+    for done in range(loop.times):
+        now = engine.snapshot()
+        if now.key in seen:
+            before, since = seen[now.key]
+            periods, rest = divmod(loop.times - done, done - before)
+            engine.skip(periods, since)
+            for _ in range(rest):
+                drive(loop.body, engine)
+            return
+        seen[now.key] = done, now
+        drive(loop.body, engine)
 
 
 def merged(items: list[Program]) -> Program:
@@ -191,7 +191,9 @@ def totals(program: Program, buffers: int) -> Totals:
     """Sum over all ticks, loops multiplied; `buffers` is the number of on-chip buffers."""
     sums = [0] * (8 + 2 * buffers)
     _accumulate(program, 1, sums, buffers)
-    return Totals(*sums[:8], tuple(sums[8 : 8 + buffers]), tuple(sums[8 + buffers :]))
+    ticks, array, streaming, shift, vector, dma, dram_read, dram_write = sums[:8]
+    read, write = tuple(sums[8 : 8 + buffers]), tuple(sums[8 + buffers :])
+    return Totals(ticks, array, streaming, shift, vector, dma, dram_read, dram_write, read, write)
 
 
 def _accumulate(program: Program, times: int, sums: list[int], buffers: int) -> None:

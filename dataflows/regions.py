@@ -174,7 +174,9 @@ def specify(cut: Cut, region: Region, accelerator: Accelerator, placement: Place
     if isinstance(anchor.shape, MatmulShape):
         return _matmul_spec(anchor, anchor.shape, operand, results[0], tail, work)
     inputs = [operand(n, touched(graph.tensors[n], anchor)) for n in anchor.inputs]
-    streams = [o for o in (*inputs, *tail) if o.elements >= anchor.shape.rows and o.elements % anchor.shape.rows == 0]
+    streams = [
+        o for o in (*inputs, *tail) if o.elements >= anchor.shape.rows and o.elements % anchor.shape.rows == 0
+    ]
     constants = [o for o in (*inputs, *tail) if o not in streams]
     return RowsSpec(
         rows=anchor.shape.rows,

@@ -76,7 +76,9 @@ def _lives(cut: Cut, accelerator: Accelerator) -> list[tuple[str, _Life]]:
     return [
         (graph.tensors[name].role, life)
         for name, life in lives.items()
-        if name not in fixed and graph.tensors[name].role in ("activation", "index", "weight") and life.uses > 1
+        if name not in fixed
+        and graph.tensors[name].role in ("activation", "index", "weight")
+        and life.uses > 1
     ]
 
 

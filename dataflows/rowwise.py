@@ -75,7 +75,9 @@ def _row_tile(spec: RowsSpec, machine: Machine, tiling: RowTiling, rows: int, *,
     work = 0.5 if spec.two_passes else 1.0
     items: list[Program] = []
     if spec.two_passes:
-        items += [(_tick(spec, machine, rows, cols, first=first, stores=False, work=work),) for cols in pieces]
+        items += [
+            (_tick(spec, machine, rows, cols, first=first, stores=False, work=work),) for cols in pieces
+        ]
     items += [(_tick(spec, machine, rows, cols, first=first, stores=True, work=work),) for cols in pieces]
     return merged(items)
 
@@ -97,7 +99,9 @@ def _tick(
     return Tick(
         side=side,
         vector=max(1, machine.vector_cycles(spec.lane_cycles * core_rows * cols * work)),
-        vector_ports=tuple(machine.port_cycles(i, r + w) for i, (r, w) in enumerate(zip(read, write, strict=True))),
+        vector_ports=tuple(
+            machine.port_cycles(i, r + w) for i, (r, w) in enumerate(zip(read, write, strict=True))
+        ),
         store=_stored(machine, results, share, rows),
         opens_output=stores,
         closes_output=stores,

@@ -57,8 +57,8 @@ def tile_cycles(array: Array, m: Whole, k: Whole, n: Whole) -> TileCycles[Whole]
     else:
         total = _preloaded(array, count, streamed, skew)
     streaming = count * streamed
-    skewed = skew if array.fold_overlap else count * skew
-    shift = larger(total - streaming - skewed, 0)
+    skews = count * 0 + 1 if array.fold_overlap else count
+    shift = total - streaming - skews * skew
     return TileCycles(total, streaming, shift, total - streaming - shift)
 
 

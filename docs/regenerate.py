@@ -8,9 +8,10 @@ A fenced block is kept up to date if the line before it is one of
     <!-- contents of: examples/my_accelerator.yaml -->
 
 The command is `tilewright` or `python` and its arguments, without a shell; stdout and stderr are taken
-together. It runs in a scratch folder that holds a link to `examples/` and nothing else, so that the files it
-writes do not land in the repository. Without files, README.md, CONTRIBUTING.md, docs/*.md and examples/*.md
-are worked on. `--check` writes nothing: it prints the difference and exits with 1 if there is one.
+together. It runs in a scratch folder that holds a link to `examples/` and an empty `demo/`, so that the
+files it writes do not land in the repository. Without files, README.md, CONTRIBUTING.md, docs/*.md and
+examples/*.md are worked on. `--check` writes nothing: it prints the difference and exits with 1 if there is
+one.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def output(command: str) -> str:
         raise SystemExit(f"can't run {command!r}: it must start with {' or '.join(start)}")
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "examples").symlink_to(ROOT / "examples")
+        (Path(scratch) / "demo").mkdir()
         done = subprocess.run(
             [*start[program], *arguments],
             cwd=scratch,

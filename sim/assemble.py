@@ -218,7 +218,9 @@ class Assembly:
                 cost = self.costs[step.request]
                 for name, count in zip(names, (cost.dram_read_bytes, *cost.buffer_read_bytes), strict=False):
                     read[name] += count * group.times
-                for name, count in zip(names, (cost.dram_write_bytes, *cost.buffer_write_bytes), strict=False):
+                for name, count in zip(
+                    names, (cost.dram_write_bytes, *cost.buffer_write_bytes), strict=False
+                ):
                     write[name] += count * group.times
         if self.options.fidelity == "analytic":
             names = ("dram",)
@@ -263,7 +265,9 @@ def _shape(op: Operator) -> str:
     shape = op.shape
     if isinstance(shape, MatmulShape):
         batch = f"{shape.batch} x " if shape.batch > 1 else ""
-        return f"{batch}({shape.m} x {shape.k} x {shape.n})" if batch else f"{shape.m} x {shape.k} x {shape.n}"
+        return (
+            f"{batch}({shape.m} x {shape.k} x {shape.n})" if batch else f"{shape.m} x {shape.k} x {shape.n}"
+        )
     return f"{shape.rows} x {shape.cols}"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import simpy
 
@@ -76,6 +77,7 @@ class Snapshot:
     key: Hashable
     time: int
     counts: tuple[int, ...]
+    state: State
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class EventMachine:
         )  # fmt: skip
         relative = tuple(max(0, time - floor) for time in times)
         key = (s.credit_bytes, id(s.behind), id(s.leaving), relative)
-        return Snapshot(key, floor, self.tally.values())
+        return Snapshot(key, floor, self.tally.values(), s)
 
     def skip(self, periods: int, since: Snapshot) -> None:
         """Do at once what was done since then, so many times more."""
@@ -127,9 +129,10 @@ class EventMachine:
         if self.trace and cycles:
             for unit in ("array", "dma", "vector"):
                 free = int(getattr(self.state, unit))
-                self.slices.append(Slice(unit, "steady state", free, free + cycles, max(2, periods)))
+                if free != getattr(since.state, unit):
+                    self.slices.append(Slice(unit, "steady state", free, free + cycles, max(2, periods)))
         self.tally.add(tuple(a - b for a, b in zip(now.counts, since.counts, strict=True)), periods)
-        self.state = _shifted(self.state, cycles)
+        self.state = _shifted(since.state, self.state, cycles)
 
     def finish(self, prefetch: tuple[int, int]) -> RegionRun:
         """Let everything under way come to its end, the prefetch for the next region included."""
@@ -146,22 +149,19 @@ class EventMachine:
             self.slices.append(Slice(unit, name, start, end))
 
 
-def _shifted(state: State, cycles: int) -> State:
-    return State(
-        dma=state.dma + cycles,
-        array=state.array + cycles,
-        vector=state.vector + cycles,
-        done=state.done + cycles,
-        release=state.release + cycles,
-        output_free=state.output_free + cycles,
-        behind=state.behind,
-        behind_ready=state.behind_ready + cycles,
-        behind_side=state.behind_side + cycles,
-        leaving=state.leaving,
-        leaving_ready=state.leaving_ready + cycles,
-        ports=tuple(port + cycles for port in state.ports),
-        credit_bytes=state.credit_bytes,
+_TIMES = (
+    "dma", "array", "vector", "done", "release", "output_free", "behind_ready", "behind_side", "leaving_ready",
+)  # fmt: skip
+
+
+def _shifted(since: State, now: State, cycles: int) -> State:
+    """`now`, later by some cycles; what did not move since then has been left behind and stays."""
+    moved = {name: getattr(now, name) for name in _TIMES if getattr(now, name) != getattr(since, name)}
+    ports = tuple(
+        port if port == before else port + cycles
+        for port, before in zip(now.ports, since.ports, strict=True)
     )
+    return replace(now, ports=ports, **{name: time + cycles for name, time in moved.items()})
 
 
 class _Job:
@@ -183,6 +183,16 @@ class _Job:
         self.store_access: Access | None = None
         self.array_access: list[Access] = []
         self.vector_access: list[Access] = []
+
+    def nothing_to_load(self) -> None:
+        """Have ready from the start what the tick does not load."""
+        for event, missing in (
+            (self.weight, self.tick.weight is None),
+            (self.input, self.tick.input is None),
+            (self.side, not self.tick.side),
+        ):
+            if missing:
+                event.succeed(0)
 
 
 class _Port:
@@ -220,7 +230,11 @@ class _Piece:
     """Some ticks in an environment of their own, from a state to a state."""
 
     def __init__(
-        self, machine: EventMachine, ticks: tuple[Tick, ...], prefetch: tuple[int, int] = (0, 0), last: bool = False
+        self,
+        machine: EventMachine,
+        ticks: tuple[Tick, ...],
+        prefetch: tuple[int, int] = (0, 0),
+        last: bool = False,
     ) -> None:
         state = machine.state
         self.machine, self.prefetch, self.last = machine, prefetch, last
@@ -228,6 +242,8 @@ class _Piece:
         self.dma, self.array, self.vector = state.dma, state.array, state.vector
         self.done, self.credit_bytes, self.output_free = state.done, state.credit_bytes, state.output_free
         self.jobs = [_Job(self.env, tick) for tick in ticks]
+        for job in self.jobs:
+            job.nothing_to_load()
         self.chain = [*self._carried_over(state), *self.jobs]
         self.ports = [_Port(self.env, free) for free in state.ports]
         self._list_accesses()
@@ -318,9 +334,7 @@ class _Piece:
     def _loads(self, job: _Job) -> Process:
         tick, fills = job.tick, iter(job.fills)
         for event, transfer in ((job.weight, tick.weight), (job.input, tick.input)):
-            if transfer is None:
-                event.succeed(0)
-            else:
+            if transfer is not None:
                 access = next(fills)
                 transfer = self._credited(transfer)
                 yield from self._transfer(transfer, access, "load")
@@ -333,8 +347,6 @@ class _Piece:
             latest = max(latest, int(self.env.now) + transfer.latency)
         if tick.side:
             self.env.process(self._completes(accesses, latest, job.side))
-        else:
-            job.side.succeed(0)
 
     def _credited(self, transfer: Transfer) -> Transfer:
         """What is left to do of a load of which a part may have been prefetched."""
@@ -392,7 +404,8 @@ class _Piece:
             for event in waits.values():
                 yield event
             if job.tick.opens_output and slot is None:
-                yield self.env.timeout(max(0, self.output_free - self.env.now))
+                waits["output_stall"] = self.env.timeout(max(0, self.output_free - self.env.now), self.output_free)
+                yield waits["output_stall"]
             if job.tick.array:
                 self._blame(waits)
                 yield from self._array_tick(job)
@@ -401,14 +414,13 @@ class _Piece:
             self.env.process(self._note_slot(slot))
 
     def _note_slot(self, slot: simpy.Event) -> Process:
-        self.output_free = int(str((yield slot)))
+        yield slot
+        self.output_free = _time(slot)
 
     def _blame(self, waits: dict[str, simpy.Event]) -> None:
         """Charge the array's idle cycles to what it waited for last."""
         idle = int(self.env.now) - self.array
-        times = {cause: _time(event) for cause, event in waits.items()}
-        times.setdefault("output_stall", self.output_free)
-        cause = max(times, key=lambda each: times[each])
+        cause = max(waits, key=lambda each: _time(waits[each]))
         setattr(self.machine.tally, cause, getattr(self.machine.tally, cause) + idle)
 
     def _array_tick(self, job: _Job) -> Process:
@@ -450,7 +462,7 @@ class _Piece:
 
 
 def _time(event: simpy.Event) -> int:
-    return int(str(event.value))
+    return cast("int", event.value)
 
 
 def run_region(

@@ -120,6 +120,8 @@ def _stepped(graph: OperatorGraph, accelerator: Accelerator, options: Options) -
     return Assembly(the_plan.schema, costs, options, _outputs(graph, inputs, values)).result()
 
 
-def _outputs(graph: OperatorGraph, inputs: Mapping[str, Values], values: Mapping[str, Values]) -> dict[str, Values]:
+def _outputs(
+    graph: OperatorGraph, inputs: Mapping[str, Values], values: Mapping[str, Values]
+) -> dict[str, Values]:
     """What went in and what came out."""
     return {name: np.asarray(values[name]) for name in (*inputs, *graph.outputs)}

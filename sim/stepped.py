@@ -42,7 +42,11 @@ class SteppedArray:
         for part in _shares(next(self._windows), self.tiling.split, self.machine.cores):
             array = PeArray(self.machine.array)
             place = part.batch.start, part.m, part.n
-            array.start(self.a[part.batch.start, part.m, part.k], self.b[part.batch.start, part.k, part.n], self.c[place])
+            array.start(
+                self.a[part.batch.start, part.m, part.k],
+                self.b[part.batch.start, part.k, part.n],
+                self.c[place],
+            )
             running.append((array, place))
         while any([array.step() for array, _ in running]):  # a list: every core steps
             yield env.timeout(1)

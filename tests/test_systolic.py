@@ -1,0 +1,72 @@
+"""Closed forms of one tile against counted runs and against the array stepped PE by PE."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tilewright.arch.accelerator import Array
+from tilewright.dataflows.systolic import tile_cycles
+from tilewright.sim.pe_array import PeArray
+
+TABLE = Path(__file__).parent / "data" / "bare_array_cycles.csv"
+ROWS = list(csv.DictReader(TABLE.read_text().splitlines()))
+DATAFLOWS = {"os": "output_stationary", "ws": "weight_stationary", "is": "input_stationary"}
+
+arrays = st.builds(
+    Array,
+    rows=st.integers(1, 6),
+    cols=st.integers(1, 6),
+    count=st.integers(1, 3),
+    dataflow=st.sampled_from(sorted(DATAFLOWS.values())),
+    fold_overlap=st.booleans(),
+    stationary_buffers=st.sampled_from([1, 2]),
+    output_drain=st.sampled_from(["ideal", "exposed", "shadow"]),
+)
+extents = st.integers(1, 14)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: "-".join(list(row.values())[:6]))
+def test_bare_array_takes_the_published_cycles(row: dict[str, str]) -> None:
+    """The bare machine's closed form is what SCALE-Sim v3 counts, ragged shapes included."""
+    array = Array.model_validate(
+        {"rows": row["rows"], "cols": row["cols"], "dataflow": DATAFLOWS[row["dataflow"]]}
+    )
+
+    cycles = tile_cycles(array, int(row["m"]), int(row["k"]), int(row["n"]))
+
+    assert cycles.total == int(row["cycles"])
+
+
+@given(array=arrays, m=extents, k=extents, n=extents)
+@settings(max_examples=150, deadline=None)
+def test_closed_form_equals_the_stepped_array(array: Array, m: int, k: int, n: int) -> None:
+    """Every form of overlap takes the cycles that stepping every PE takes."""
+    stepped = PeArray(array)
+    stepped.start(np.ones((m, k), dtype=np.int64), np.ones((k, n), dtype=np.int64))
+    while stepped.step():
+        pass
+
+    cycles = tile_cycles(array, m, k, n)
+
+    assert cycles.total == stepped.cycles
+    assert cycles.total == cycles.streaming + cycles.shift + cycles.skew
+    assert min(cycles.streaming, cycles.shift, cycles.skew) >= 0
+
+
+@given(array=arrays, shape=st.lists(st.tuples(extents, extents, extents), min_size=1, max_size=5))
+def test_closed_form_is_the_same_on_columns_of_candidates(
+    array: Array, shape: list[tuple[int, int, int]]
+) -> None:
+    """Numpy columns give what single numbers give."""
+    m, k, n = (np.array(column, dtype=np.int64) for column in zip(*shape, strict=True))
+
+    together = tile_cycles(array, m, k, n)
+
+    assert list(together.total) == [tile_cycles(array, *each).total for each in shape]
+    assert list(together.shift) == [tile_cycles(array, *each).shift for each in shape]
