@@ -88,10 +88,12 @@ class Buffer(Block):
     """One on-chip SRAM of a core. A machine without buffers has unlimited, free ones."""
 
     capacity_bytes: PositiveInt
+    """Of one core."""
     holds: Annotated[tuple[Operand, ...], Field(min_length=1)]
     """Operands that live here; a buffer that holds several shares its capacity and ports among them. The
     input and the vector unit's data are `input`; running sums and results are `output`."""
     banks: PositiveInt = 1
+    """Equal parts with ports of their own; their bandwidth is pooled."""
     ports: PositiveInt = 1
     """Ports of each bank."""
     width_bytes: PositiveInt
@@ -129,6 +131,7 @@ class BankedDram(Block):
     standard: str | None = None
     """One of the shipped standards, e.g. `ddr4-2400`."""
     channels: PositiveInt
+    """Parts with command and data buses of their own."""
     banks: PositiveInt
     """Banks of one channel (all bank groups together)."""
     row_bytes: PositiveInt
@@ -140,9 +143,13 @@ class BankedDram(Block):
     burst_length: PositiveInt
     """Transfers of one column command."""
     t_rcd_ns: PositiveFloat
+    """From an activation to the first column command."""
     t_rp_ns: PositiveFloat
+    """Length of a precharge."""
     t_cl_ns: PositiveFloat
+    """From a column command to its first beat."""
     t_ras_ns: PositiveFloat
+    """From an activation to the earliest precharge."""
     t_rfc_ns: Annotated[float, Field(ge=0)]
     """Length of one refresh."""
     t_refi_ns: PositiveFloat
@@ -182,8 +189,11 @@ class Accelerator(Block):
     """A transformer accelerator: equal cores in lock step, and one memory behind them."""
 
     name: str
+    """What results call it."""
     description: str = ""
+    """A sentence for lists."""
     clock_mhz: PositiveFloat
+    """The one clock to which all cycles refer."""
     cores: PositiveInt = 1
     """Cores work on the same operator, each on its own part; operands that they share are fetched once."""
     array: Array

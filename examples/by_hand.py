@@ -1,4 +1,4 @@
-"""A matrix product small enough to be followed on paper: C[8, 8] = A[8, 8] B[8, 8] on the 4 x 4 teaching array."""
+"""A product small enough to be followed on paper: C[8, 8] = A[8, 8] B[8, 8] on the 4 x 4 teaching array."""
 
 import tilewright as tw
 from tilewright.dataflows.plan import plan

@@ -1,28 +1,26 @@
-"""Which operand should stay in the array? The three dataflows on GEMMs of different shapes, and on a real machine."""
+"""Which operand should stay in the array? Cycles of GEMMs of different shapes under the three dataflows."""
 
 import tilewright as tw
 
 DATAFLOWS = ("weight_stationary", "output_stationary", "input_stationary")
+MACHINES = ("bare-array", "edge-npu-small", "tpu-v1")
 SHAPES = {
-    "square": (512, 512, 512),
-    "tall": (4096, 64, 64),
-    "deep": (64, 4096, 64),
-    "one row": (1, 4096, 4096),
+    "512 x 512 x 512": ["m=512", "k=512", "n=512"],
+    "4096 x 64 x 64": ["m=4096", "k=64", "n=64"],
+    "64 x 4096 x 64": ["m=64", "k=4096", "n=64"],
+    "1 x 4096 x 4096": ["m=1", "k=4096", "n=4096"],
 }
 
 
 def main() -> None:
-    print(f"{'cycles':24}" + "".join(f"{name.replace('_', ' '):>19}" for name in DATAFLOWS))
-    for machine in ("bare-array", "gemmini-default"):
-        for name, (m, k, n) in SHAPES.items():
-            workload = tw.load_workload("gemm", [f"m={m}", f"k={k}", f"n={n}"])
-            cycles = [
-                tw.simulate(tw.load_accelerator(machine, [f"array.dataflow={dataflow}"]), workload).cycles
-                for dataflow in DATAFLOWS
-            ]
-            best = min(cycles)
-            marked = "".join(f"{count:18,}{'*' if count == best else ' '}" for count in cycles)
-            print(f"{machine:16}{name:8}{marked}")
+    print(f"{'machine':16}{'m x k x n':16}" + "".join(f"{name.replace('_', ' '):>19}" for name in DATAFLOWS))
+    for machine in MACHINES:
+        arrays = [tw.load_accelerator(machine, [f"array.dataflow={dataflow}"]) for dataflow in DATAFLOWS]
+        for shape, sizes in SHAPES.items():
+            workload = tw.load_workload("gemm", sizes)
+            cycles = [tw.simulate(array, workload).cycles for array in arrays]
+            marked = (f"{count:18,}{'*' if count == min(cycles) else ' '}" for count in cycles)
+            print(f"{machine:16}{shape:16}{''.join(marked)}".rstrip())
 
 
 if __name__ == "__main__":

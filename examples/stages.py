@@ -1,4 +1,4 @@
-"""One encoder block on its way to a number: operators, regions, the chosen loop nests, the simulated cycles."""
+"""One encoder block on its way to a number: operators, regions, chosen loop nests, simulated cycles."""
 
 import tilewright as tw
 from tilewright.dataflows.plan import plan

@@ -1,15 +1,10 @@
-"""What does the array do all the time? Its cycles by cause, for an encoder and a decoder on several machines."""
+"""What does the array do all the time? Its cycles by cause, for an encoder and a decoder on six machines."""
 
 import tilewright as tw
 
 MACHINES = (
-    "edge-npu-small",
-    "gemmini-default",
-    "edge-npu-large",
-    "tpu-v1",
-    "tpu-v3-core",
-    "many-core-server",
-)
+    "edge-npu-small", "gemmini-default", "edge-npu-large", "tpu-v1", "tpu-v3-core", "many-core-server",
+)  # fmt: skip
 WORKLOADS = {"bert-base": ["seq=128"], "gpt2": ["phase=decode", "seq=512"]}
 
 
@@ -17,15 +12,12 @@ def main() -> None:
     for name, overrides in WORKLOADS.items():
         workload = tw.load_workload(name, overrides)
         results = [tw.simulate(tw.load_accelerator(machine), workload) for machine in MACHINES]
-        causes = {cause: None for result in results for cause, cycles in result.stalls.items() if cycles}
-        print(
-            f"{f'{name} {" ".join(overrides)}':26}" + "".join(f"{cause:>16}" for cause in ("busy", *causes))
-        )
+        causes = dict.fromkeys(cause for result in results for cause in result.stalls if result.stalls[cause])
+        print(f"{' '.join([name, *overrides]):25}{'busy':>7}" + "".join(f"{cause:>17}" for cause in causes))
         for result in results:
-            shares = [result.units["array"]["busy"], *(result.stalls.get(cause, 0) for cause in causes)]
-            print(
-                f"{result.accelerator:26}" + "".join(f"{cycles / result.cycles:16.1%}" for cycles in shares)
-            )
+            shares = [result.stalls.get(cause, 0) / result.cycles for cause in causes]
+            busy = result.units["array"]["busy"] / result.cycles
+            print(f"{result.accelerator:25}{busy:7.1%}" + "".join(f"{share:17.1%}" for share in shares))
         print()
 
 

@@ -29,8 +29,7 @@ def regenerate(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def test_document_is_up_to_date(document: Path) -> None:
     """Each marked block is what its command prints, or what its file holds (else: `make golden`)."""
     done = regenerate("--check", document)
-    assert done.stdout + done.stderr == ""
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_readme_shows_the_commands_of_the_makefile() -> None:
