@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from tilewright.arch.dram_standards import complete_from_standard
+from tilewright.arch.technology_tables import Tables
 from tilewright.description.errors import InputError, Problem
 
 ElementType = Literal["int4", "int8", "int16", "int32", "fp8", "fp16", "bf16", "fp32"]
@@ -185,6 +186,28 @@ class Mapper(Block):
     """Shares of each buffer to try for keeping whole tensors between operators; the rest holds tiles."""
 
 
+class TechnologyChoice(Block):
+    """What the accelerator is made in: where its energy, power and area come from."""
+
+    node_nm: Annotated[float, Field(ge=7, le=65)] = 28.0
+    """Node of the logic and the SRAM; figures of other nodes are scaled (Stillmaker and Baas 2017, 65 to 7 nm)."""
+    clock_gating: bool = True
+    """Whether registers that take nothing up get no clock. Without it every register bit costs each cycle."""
+    dram: Literal["generic", "ddr3", "ddr4", "lpddr4", "lpddr5", "hbm2", "hbm2e"] | None = None
+    """Kind of memory whose energy is charged. Left out: that of `dram.standard`, else `generic`."""
+    file: str | None = None
+    """A technology file, relative to this description's folder or else the current one; its figures replace
+    the shipped ones. Reading the description turns it into `figures`."""
+    figures: Tables | None = None
+    """Figures that replace the shipped ones, and those of `file`."""
+
+
+COMPONENTS = (
+    "array", "registers", "vector", "network", "control", "dram", "dram_background", "leakage", "clock", "total",
+)  # fmt: skip
+"""Names of the other components in tables of energy and area; no buffer may take one."""
+
+
 class Accelerator(Block):
     """A transformer accelerator: equal cores in lock step, and one memory behind them."""
 
@@ -203,6 +226,15 @@ class Accelerator(Block):
     dram: Dram
     dma: Dma = Dma()
     mapper: Mapper = Mapper()
+    technology: TechnologyChoice = TechnologyChoice()
+
+    @model_validator(mode="after")
+    def _no_buffer_takes_another_name(self) -> Accelerator:
+        taken = [name for name in self.buffers if name in COMPONENTS]
+        if taken:
+            message = f"{taken[0]!r} is the name of another component; call the buffer something else"
+            raise InputError(Problem(message, key=f"buffers.{taken[0]}"))
+        return self
 
     @model_validator(mode="after")
     def _every_operand_has_a_home(self) -> Accelerator:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tilewright.arch.accelerator import Accelerator
 from tilewright.arch.dram_standards import standards
+from tilewright.arch.technology import with_technology_file
 from tilewright.description.errors import InputError
 from tilewright.description.names import unknown, unknown_message
 from tilewright.description.reading import read, read_text
@@ -26,8 +27,9 @@ def load_accelerator(name_or_path: str | Path, overrides: Sequence[str] = ()) ->
     """
     name = str(name_or_path)
     if isinstance(name_or_path, str) and name in preset_names():
-        return read(Accelerator, preset_text(name), name, overrides)
-    return read(Accelerator, _file_text(name), name, overrides)
+        return with_technology_file(read(Accelerator, preset_text(name), name, overrides), Path())
+    accelerator = read(Accelerator, _file_text(name), name, overrides)
+    return with_technology_file(accelerator, Path(name).parent)
 
 
 @lru_cache(maxsize=1)

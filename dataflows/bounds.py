@@ -60,7 +60,7 @@ def candidates(spec: MatmulSpec, machine: Machine, split: Split, ends: tuple[int
     a_reads = np.where(one_k & (m_outer | (m_tiles == 1)), 1, n_tiles)
     b_reads = np.where(one_k & (~m_outer | (n_tiles == 1)), 1, m_tiles)
     array, last_array, streams = _array_work(spec, machine, split, (m, k, n), products)
-    loads = _load_bytes(spec, a_reads, b_reads, m_tiles, n_tiles)
+    loads = _load_bytes(spec, a_reads, b_reads, m_tiles)
     stores = 0 if spec.out.resident else spec.out.bytes
     last = _last_tile(spec, machine, split, shape.m - (m_tiles - 1) * m, shape.n - (n_tiles - 1) * n)
     first = _first_loads(spec, machine, split, m, k, n)
@@ -174,7 +174,7 @@ def _edges(extent: int, tile: Ints) -> list[tuple[Ints, Ints]]:
     return [(tiles - 1, tile), (np.ones_like(tile), extent - (tiles - 1) * tile)]
 
 
-def _load_bytes(spec: MatmulSpec, a_reads: Ints, b_reads: Ints, m_tiles: Ints, n_tiles: Ints) -> Floats:
+def _load_bytes(spec: MatmulSpec, a_reads: Ints, b_reads: Ints, m_tiles: Ints) -> Floats:
     """Bytes from DRAM, rounded down."""
     loads = np.zeros(a_reads.shape)
     if not spec.a.resident:

@@ -1,7 +1,7 @@
 """The order of regions, and what each shares with its neighbours.
 
-Copies of a repeated block differ at most in the first (shared weights are not there yet) and the last (another
-region follows), so a block becomes up to three groups, however many copies it has.
+Copies of a repeated block differ at most in the first (shared weights are not there yet) and the last
+(another region follows), so a block becomes up to three groups, however many copies it has.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The mapper: for each region, the tiling and loop order of least cycles.
 
-The search is exact: candidates are visited in the order of their lower bounds, each is put through the machine's
-recurrence, and the search ends when no bound is below the best found. Its outcome is the minimum over a set that
-grows with the effort and with the buffers, of costs that fall with bandwidth and lanes; so more of any of these
-is never worse.
+The search is exact: candidates are visited in the order of their lower bounds, each is put through the
+machine's recurrence, and the search ends when no bound is below the best found. Its outcome is the minimum
+over a set that grows with the effort and with the buffers, of costs that fall with bandwidth and lanes; so
+more of any of these is never worse.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ def _fitting_matmul(spec: MatmulSpec, machine: Machine, limits: tuple[int, int])
     if not found:
         shape = spec.shape
         raise InputError(
-            f"buffers: no tile of the matmul {shape.m} x {shape.k} x {shape.n} fits two slots of each operand in "
-            f"{_rooms(machine)}; make a buffer larger or the array smaller"
+            f"buffers: no tile of the matmul {shape.m} x {shape.k} x {shape.n} fits two slots of each "
+            f"operand in {_rooms(machine)}; make a buffer larger or the array smaller"
         )
     return found
 
@@ -136,8 +136,8 @@ def _fitting_rows(spec: RowsSpec, machine: Machine) -> list[RowTiling]:
     tilings = row_tilings(spec, machine)
     if not tilings:
         raise InputError(
-            f"buffers: no tile of an operator on {spec.rows} rows of {spec.cols} elements fits {_rooms(machine)}; "
-            "make a buffer larger"
+            f"buffers: no tile of an operator on {spec.rows} rows of {spec.cols} elements fits "
+            f"{_rooms(machine)}; make a buffer larger"
         )
     return tilings
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 
-from tilewright.arch.accelerator import Operand
 from tilewright.dataflows.arith import Whole, ceil_div
 from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.program import Ports, Program, Tick, Transfer, merged
@@ -239,16 +238,6 @@ def _tail(spec: MatmulSpec, machine: Machine, core: Tile, last_k: bool) -> tuple
         read[machine.number("input")] += sum(ceil(elements * side.bits / 8) for side in spec.sides)
         write[machine.number("output")] += ceil(elements * spec.out.bits / 8)
     return tuple(read), tuple(write)
-
-
-def footprint_bytes(spec: MatmulSpec, machine: Machine, core: Tile) -> dict[Operand, int]:
-    """Bytes of one slot of each operand on one core."""
-    input_bits = 0 if spec.a.resident else core.m * core.k * spec.a.bits
-    input_bits += sum(core.m * core.n * side.bits for side in spec.sides if not side.resident)
-    weight_bits = 0 if spec.b.resident else core.k * core.n * spec.b.bits
-    weight_bits += sum(core.n * each.bits for each in spec.constants if not each.resident)
-    output_bits = core.m * core.n * max(machine.accumulator_bits, spec.out.bits)
-    return {"input": ceil(input_bits / 8), "weight": ceil(weight_bits / 8), "output": ceil(output_bits / 8)}
 
 
 @dataclass(frozen=True, slots=True)

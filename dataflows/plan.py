@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tilewright.arch.accelerator import Accelerator
+from tilewright.dataflows.layout import Group, lay_out
 from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.mapper import Bound, Mapping, Request, best_bound, best_mapping
 from tilewright.dataflows.regions import Cut, cut
-from tilewright.dataflows.layout import Group, lay_out
 from tilewright.dataflows.residency import resident_tensors
 from tilewright.description.errors import InputError
 from tilewright.workloads.graph import OperatorGraph

@@ -1,25 +1,26 @@
 """A region's loop nest, run-length encoded: what the machine is asked to do, tile by tile.
 
-A *tick* is one tile's journey: its operands are loaded, the array works on it, the vector unit works on it, its
-result is stored. Every unit serves the ticks in order. The rules of the machine, which the recurrence in
-`schedule` and the SimPy machine in `tilewright.sim` both follow, each on its own:
+A *tick* is one tile's journey: its operands are loaded, the array works on it, the vector unit works on it,
+its result is stored. Every unit serves the ticks in order. The rules of the machine, which the recurrence
+in `schedule` and the SimPy machine in `tilewright.sim` both follow, each on its own:
 
 1. The DMA engine serves, tick by tick: the tick's loads (weight, input, side), then the store of two ticks
-   before. It starts a transfer when it is free, and a load not before the operands of two ticks before are done
-   with (they have two slots). A transfer holds the engine for `occupancy` cycles and is complete `latency` cycles
-   after that.
-2. The array starts a tick when it is free, the tick's weight and input are complete, and, for the first tick of
-   an output tile, the output tile of two before has left its slot.
+   before. It starts a transfer when it is free, and a load not before the operands of two ticks before are
+   done with (they have two slots). A transfer holds the engine for `occupancy` cycles and is complete
+   `latency` cycles after that.
+2. The array starts a tick when it is free, the tick's weight and input are complete, and, for the first
+   tick of an output tile, the output tile of two before has left its slot.
 3. The vector unit starts a tick when it is free, the array is done with it, and its loads are complete.
 4. Each buffer's ports serve, tick by tick: the fills of the tick's loads, the read of the store of two ticks
-   before, the vector unit's accesses for the tick before, the array's streams. Such an access starts when the
-   port is free and the unit that makes it has started; the unit's own work on the tick (or the transfer) ends no
-   earlier than its accesses.
-5. A region starts when everything of the one before is complete. Loads marked `early` (whose data did not come
-   from the region before) cost no DMA time for the bytes that were prefetched; the prefetch itself stands in the
-   DMA engine's order where the loads of one more tick would.
+   before, the vector unit's accesses for the tick before, the array's streams. Such an access starts when
+   the port is free and the unit that makes it has started; the unit's own work on the tick (or the
+   transfer) ends no earlier than its accesses.
+5. A region starts when everything of the one before is complete. Loads marked `early` (whose data did not
+   come from the region before) cost no DMA time for the bytes that were prefetched; the prefetch itself
+   stands in the DMA engine's order where the loads of one more tick would.
 
-Either all ticks of a program have work for the array, or none has. All orders are fixed, so every time is a maximum of sums of durations: shorter durations can't end later.
+Either all ticks of a program have work for the array, or none has. All orders are fixed, so every time is a
+maximum of sums of durations: shorter durations can't end later.
 """
 
 from __future__ import annotations
@@ -194,6 +195,26 @@ def totals(program: Program, buffers: int) -> Totals:
     ticks, array, streaming, shift, vector, dma, dram_read, dram_write = sums[:8]
     read, write = tuple(sums[8 : 8 + buffers]), tuple(sums[8 + buffers :])
     return Totals(ticks, array, streaming, shift, vector, dma, dram_read, dram_write, read, write)
+
+
+def held_bytes(program: Program, buffers: int) -> Ports:
+    """Bytes of each buffer that the tiles under way take up at most: two of each load and of each store."""
+    held = [0] * buffers
+    for tick in _distinct(program):
+        moved = [0] * buffers
+        for transfer in (*tick.loads, *((tick.store,) if tick.store else ())):
+            if transfer.buffer >= 0:
+                moved[transfer.buffer] += 2 * transfer.buffer_bytes
+        held = [max(pair) for pair in zip(held, moved, strict=True)]
+    return tuple(held)
+
+
+def _distinct(program: Program) -> Iterator[Tick]:
+    for item in program:
+        if isinstance(item, Tick):
+            yield item
+        else:
+            yield from _distinct(item.body)
 
 
 def _accumulate(program: Program, times: int, sums: list[int], buffers: int) -> None:

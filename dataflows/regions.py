@@ -1,8 +1,8 @@
 """Regions: what runs as one pipelined loop nest, and what each is to the mapper.
 
-    matmul -> add(., residual) -> gelu        one region, anchored by the matmul: the element-wise tail works on
-                                              each output tile on its way out
-    softmax; layernorm; gather; sort …        a region of its own, with its element-wise tail
+    matmul -> add(., residual) -> gelu        one region, anchored by the matmul: the element-wise tail
+    works on each output tile on its way out softmax; layernorm; gather; sort …        a region of its own,
+    with its element-wise tail
 
 A region starts when the one before it is complete, so what it costs depends on its own specification alone:
 two regions with equal specifications take equal times, which is what lets identical layers be simulated once.

@@ -1,9 +1,9 @@
 """Which tensors stay on chip between operators.
 
-Tensors compete by size, the smallest first. A tensor stays if, at every moment of its life, it and all smaller
-ones alive fit the room set aside, *whether or not those stay themselves*. That rule is monotone: with more room,
-whatever stayed still stays. (A first-fit rule is not: with more room it may admit an earlier tensor that then
-crowds out two later ones.)
+Tensors compete by size, the smallest first. A tensor stays if, at every moment of its life, it and all
+smaller ones alive fit the room set aside, *whether or not those stay themselves*. That rule is monotone:
+with more room, whatever stayed still stays. (A first-fit rule is not: with more room it may admit an
+earlier tensor that then crowds out two later ones.)
 """
 
 from __future__ import annotations

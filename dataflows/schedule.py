@@ -1,7 +1,8 @@
 """The machine's recurrence: when each tick of a program starts and ends (the rules are in `program`).
 
-This is the exact cost that the mapper minimises. All orders are fixed, so the state of the machine between two
-ticks is a handful of times, and a loop that comes back to a state it was in, up to a shift in time, is periodic.
+This is the exact cost that the mapper minimises. All orders are fixed, so the state of the machine between
+two ticks is a handful of times, and a loop that comes back to a state it was in, up to a shift in time, is
+periodic.
 """
 
 from __future__ import annotations

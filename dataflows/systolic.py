@@ -9,9 +9,9 @@ streamed length L, skew S = R + C - 2 (first to last PE) and P = R cycles to loa
 | weight stationary | K | N | M |
 | input stationary | K | M | N |
 
-The bare machine (no overlap, one stationary register) takes n (P + L + S), or n (L + S) output stationary, as
-SCALE-Sim v3 counts them. What a machine overlaps is said in its description; each form is stepped out PE by PE
-in `tilewright.sim.pe_array`, which does not know these formulas.
+The bare machine (no overlap, one stationary register) takes n (P + L + S), or n (L + S) output stationary,
+as SCALE-Sim v3 counts them. What a machine overlaps is said in its description; each form is stepped out PE
+by PE in `tilewright.sim.pe_array`, which does not know these formulas.
 """
 
 from __future__ import annotations

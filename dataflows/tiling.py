@@ -35,7 +35,8 @@ class Tiling:
 def sizes(dimension: int, quantum: int, effort: int) -> tuple[int, ...]:
     """Tile sizes to try for a dimension of which the array holds `quantum`, in rising order.
 
-    Each effort's set contains those of the lower ones, whatever the dimension: a larger search is never worse.
+    Each effort's set contains those of the lower ones, whatever the dimension: a larger search is never
+    worse.
     """
     found: set[int] = {dimension}
     found.update(_powers(quantum, 4 if effort == 0 else 2, dimension))

@@ -16,7 +16,6 @@ from tilewright.arch.dram_standards import standards
 from tilewright.arch.load import accelerator_schema, load_accelerator
 from tilewright.arch.load import preset_names as accelerators
 from tilewright.sim.quantities import binary_bytes, short
-from tilewright.workloads.catalogue import WORKLOAD
 from tilewright.workloads.description import DecoderRun, Model
 from tilewright.workloads.load import describe_workload, load_workload, workload_schema
 from tilewright.workloads.load import preset_names as workloads
@@ -133,7 +132,7 @@ def workload_presets() -> str:
     """The shipped workloads with their sizes."""
     rows = []
     for name in workloads():
-        graph, model = load_workload(name), WORKLOAD.dump_python(describe_workload(name))
+        graph, model = load_workload(name), describe_workload(name).model_dump()
         tokens = f"seq {model['seq']}" if model.get("seq") else ""
         rows.append((f"`{name}`", model["family"], f"{graph.parameters:,}", short(graph.macs), tokens))
     return table(("preset", "family", "parameters", "MACs as it is", "at"), rows)
@@ -164,10 +163,13 @@ def _kind(field: Schema, schema: Schema) -> str:
     if "const" in field:
         return f"`{field['const']}`"
     if "anyOf" in field:
-        return " or ".join(dict.fromkeys(_kind(option, schema) for option in field["anyOf"]))
+        options = [option for option in field["anyOf"] if option.get("type") != "null"]
+        return " or ".join(_kind(option, schema) for option in options)
     if field.get("type") == "array":
         inner = field.get("items") or field["prefixItems"][0]
         return f"list of {_kind(inner, schema)}"
+    if field["type"] == "object":
+        return f"`{{{', '.join(field['properties'])}}}`"
     return _scalar(field)
 
 

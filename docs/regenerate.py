@@ -1,4 +1,4 @@
-"""Keeps the documents true: rewrites every block that is marked as a command's output or a file's contents.
+"""Keeps the documents true: rewrites what is marked as a command's output, a file's contents or a table.
 
     python docs/regenerate.py [--check] [FILE.md ...]
 
@@ -6,6 +6,11 @@ A fenced block is kept up to date if the line before it is one of
 
     <!-- output of: tilewright show teaching-4x4 -->
     <!-- contents of: examples/my_accelerator.yaml -->
+
+and a stretch of Markdown, such as the tables of docs/reference.py, if it stands between
+
+    <!-- table of: python -m docs.reference dram-standards -->
+    <!-- end of table -->
 
 The command is `tilewright` or `python` and its arguments, without a shell; stdout and stderr are taken
 together. It runs in a scratch folder that holds a link to `examples/` and an empty `demo/`, so that the
@@ -32,6 +37,9 @@ BLOCK = re.compile(
     r"^<!-- (?P<what>output|contents) of: (?P<subject>[^\n]+) -->\n(?P<fence>```\w*\n)(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
+TABLE = re.compile(
+    r"^<!-- table of: (?P<command>[^\n]+) -->\n.*?^<!-- end of table -->$", re.MULTILINE | re.DOTALL
+)
 
 
 def documents() -> list[Path]:
@@ -47,7 +55,7 @@ def environment() -> dict[str, str]:
 
 
 def output(command: str) -> str:
-    """What `command` prints; exit codes 0 to 2 are all fit to be shown."""
+    """What `command` prints; `tilewright`'s exit codes 1 and 2 are fit to be shown as well."""
     program, *arguments = shlex.split(command)
     start = {"tilewright": [sys.executable, "-m", "tilewright"], "python": [sys.executable]}
     if program not in start:
@@ -64,20 +72,23 @@ def output(command: str) -> str:
             text=True,
             check=False,
         )
-    if done.returncode not in (0, 1, 2):
+    if done.returncode not in ((0, 1, 2) if program == "tilewright" else (0,)):
         raise SystemExit(f"{command!r} ended with exit code {done.returncode}:\n{done.stdout}")
     return "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
 
 
 def renewed(text: str) -> str:
-    """`text` with every marked block as it should be."""
+    """`text` with every marked block and table as it should be."""
 
     def block(match: re.Match[str]) -> str:
         subject = match["subject"]
         body = output(subject) if match["what"] == "output" else (ROOT / subject).read_text()
         return f"<!-- {match['what']} of: {subject} -->\n{match['fence']}{body}```"
 
-    return BLOCK.sub(block, text)
+    def table(match: re.Match[str]) -> str:
+        return f"<!-- table of: {match['command']} -->\n\n{output(match['command'])}\n<!-- end of table -->"
+
+    return TABLE.sub(table, BLOCK.sub(block, text))
 
 
 def difference(old: str, new: str, name: str) -> str:

@@ -12,9 +12,10 @@ from tilewright import __version__
 from tilewright.arch.accelerator import IdealDram
 from tilewright.dataflows.layout import Group, Step
 from tilewright.dataflows.machine import Machine
-from tilewright.dataflows.mapper import Bound, Mapping as RegionMapping, Request
+from tilewright.dataflows.mapper import Bound, Request
+from tilewright.dataflows.mapper import Mapping as RegionMapping
 from tilewright.dataflows.plan import Schema
-from tilewright.dataflows.program import Totals, totals
+from tilewright.dataflows.program import Totals, held_bytes, totals
 from tilewright.dataflows.regions import MatmulSpec, lane_cycles
 from tilewright.sim.event import RegionRun
 from tilewright.sim.functional import Values
@@ -42,6 +43,8 @@ class Cost:
     buffer_read_bytes: tuple[int, ...]
     buffer_write_bytes: tuple[int, ...]
     mapping: str
+    held_bytes: tuple[int, ...] = ()
+    """Room that its tiles take in each buffer."""
     slices: tuple[Slice, ...] = ()
 
 
@@ -74,6 +77,7 @@ def run_cost(run: RegionRun, request: Request, mapping: RegionMapping, machine: 
         buffer_read_bytes=sums.buffer_read,
         buffer_write_bytes=sums.buffer_write,
         mapping=str(mapping.tiling),
+        held_bytes=held_bytes(mapping.program, machine.buffers),
         slices=run.slices,
     )
 
@@ -158,17 +162,15 @@ class Assembly:
                     if len(slices) < TRACED_SLICES:
                         slices += [replace(s, start=s.start + now, end=s.end + now) for s in cost.slices]
                     counters.append(CounterSample("dram bytes", now, moved))
-                    counters += self._occupancy(step, now)
+                    counters += [
+                        CounterSample(f"{name} bytes held by tiles", now, held)
+                        for name, held in zip(self.schema.machine.names, cost.held_bytes, strict=True)
+                    ]
                 moved += cost.dram_read_bytes + cost.dram_write_bytes
                 now = ends
         if self.options.trace:
             counters.append(CounterSample("dram bytes", now, moved))
         return rows, slices, counters
-
-    def _occupancy(self, step: Step, now: int) -> list[CounterSample]:
-        """Bytes that the region's tiles hold in each buffer."""
-        del step, now
-        return []
 
     def _rows(self, step: Step) -> list[OperatorRow]:
         """The region's operators: the anchor with the region's cycles, the fused ones with none. The vector

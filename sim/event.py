@@ -1,9 +1,9 @@
 """The machine in SimPy: one process per unit, one event per tile or transfer.
 
 Each unit serves its jobs in program order and waits for what a job needs; the rules are those listed in
-`tilewright.dataflows.program`. Time is in cycles. A piece of a program runs in an environment of its own, from the
-state in which the piece before left the units, which is exact because no unit ever takes jobs out of order; so a
-loop that has become periodic can be skipped without being run (`dataflows.program.drive`).
+`tilewright.dataflows.program`. Time is in cycles. A piece of a program runs in an environment of its own,
+from the state in which the piece before left the units, which is exact because no unit ever takes jobs out of
+order; so a loop that has become periodic can be skipped without being run (`dataflows.program.drive`).
 """
 
 from __future__ import annotations
@@ -150,7 +150,8 @@ class EventMachine:
 
 
 _TIMES = (
-    "dma", "array", "vector", "done", "release", "output_free", "behind_ready", "behind_side", "leaving_ready",
+    "dma", "array", "vector", "done", "release", "output_free", "behind_ready", "behind_side",
+    "leaving_ready",
 )  # fmt: skip
 
 
@@ -158,8 +159,7 @@ def _shifted(since: State, now: State, cycles: int) -> State:
     """`now`, later by some cycles; what did not move since then has been left behind and stays."""
     moved = {name: getattr(now, name) for name in _TIMES if getattr(now, name) != getattr(since, name)}
     ports = tuple(
-        port if port == before else port + cycles
-        for port, before in zip(now.ports, since.ports, strict=True)
+        port if port == before else port + cycles for port, before in zip(now.ports, since.ports, strict=True)
     )
     return replace(now, ports=ports, **{name: time + cycles for name, time in moved.items()})
 
@@ -399,12 +399,10 @@ class _Piece:
             if self.chain[position].tick.closes_output:
                 slot = self.chain[position].gone
             waits = {"weight_stall": job.weight, "input_stall": job.input}
-            if job.tick.opens_output and slot is not None:
-                waits["output_stall"] = slot
-            for event in waits.values():
-                yield event
-            if job.tick.opens_output and slot is None:
-                waits["output_stall"] = self.env.timeout(max(0, self.output_free - self.env.now), self.output_free)
+            yield job.weight
+            yield job.input
+            if job.tick.opens_output:
+                waits["output_stall"] = slot or self._slot_left_before()
                 yield waits["output_stall"]
             if job.tick.array:
                 self._blame(waits)
@@ -412,6 +410,10 @@ class _Piece:
             job.array_done.succeed(int(self.env.now))
         if slot is not None:
             self.env.process(self._note_slot(slot))
+
+    def _slot_left_before(self) -> simpy.Event:
+        """The output slot that was emptied before this piece began."""
+        return self.env.timeout(max(0, self.output_free - self.env.now), self.output_free)
 
     def _note_slot(self, slot: simpy.Event) -> Process:
         yield slot

@@ -90,8 +90,8 @@ def _stepped(graph: OperatorGraph, accelerator: Accelerator, options: Options) -
     the_plan = plan(graph, accelerator)
     if the_plan.cycles > STEPPED_CYCLES:
         raise InputError(
-            f"`cycle` fidelity steps every PE on every cycle; {graph.name} takes {the_plan.cycles:,} cycles, more "
-            f"than the {STEPPED_CYCLES:,} that are practical; use fidelity event, which gives the same cycles"
+            f"`cycle` fidelity steps every PE on every cycle; {graph.name} takes {the_plan.cycles:,} cycles, "
+            f"more than the {STEPPED_CYCLES:,} that are practical; use fidelity event, which gives the same"
         )
     steps = [step for group in the_plan.schema.groups for _ in range(group.times) for step in group.steps]
     matmuls = iter([step for step in steps if isinstance(step.request.spec, MatmulSpec)])

@@ -48,7 +48,7 @@ class SteppedArray:
                 self.c[place],
             )
             running.append((array, place))
-        while any([array.step() for array, _ in running]):  # a list: every core steps
+        while sum(array.step() for array, _ in running):  # every core steps, so no any()
             yield env.timeout(1)
         for array, place in running:
             self.c[place] = array.result

@@ -40,8 +40,8 @@ def simulate(
 ) -> Result:
     """Run a workload on an accelerator.
 
-    `seed` draws the data of `cycle` fidelity; `fast_forward=False` runs every tile of every copy; `trace` keeps
-    each unit's slices for `tilewright.sim.trace`. Raises `InputError` for what can't be run.
+    `seed` draws the data of `cycle` fidelity; `fast_forward=False` runs every tile of every copy; `trace`
+    keeps each unit's slices for `tilewright.sim.trace`. Raises `InputError` for what can't be run.
     """
     from tilewright.sim import run
 
