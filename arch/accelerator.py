@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from tilewright.arch.dram_standards import complete_from_standard
+from tilewright.arch.scaling import uncovered
 from tilewright.arch.technology_tables import Tables
 from tilewright.description.errors import InputError, Problem
 
@@ -186,11 +187,21 @@ class Mapper(Block):
     """Shares of each buffer to try for keeping whole tensors between operators; the rest holds tiles."""
 
 
+def _covered_node(node_nm: float) -> float:
+    message = uncovered(node_nm)
+    if message:
+        raise InputError(message)
+    return node_nm
+
+
 class TechnologyChoice(Block):
     """What the accelerator is made in: where its energy, power and area come from."""
 
-    node_nm: Annotated[float, Field(ge=7, le=65)] = 28.0
-    """Node of the logic and the SRAM; figures of other nodes are scaled (Stillmaker and Baas 2017, 65 to 7 nm)."""
+    node_nm: Annotated[
+        float, AfterValidator(_covered_node), Field(json_schema_extra={"minimum": 7, "maximum": 65})
+    ] = 28.0
+    """Node of the logic and the SRAM; figures of other nodes are scaled (Stillmaker and Baas 2017, 65 to 7
+    nm)."""
     clock_gating: bool = True
     """Whether registers that take nothing up get no clock. Without it every register bit costs each cycle."""
     dram: Literal["generic", "ddr3", "ddr4", "lpddr4", "lpddr5", "hbm2", "hbm2e"] | None = None
@@ -203,7 +214,8 @@ class TechnologyChoice(Block):
 
 
 COMPONENTS = (
-    "array", "registers", "vector", "network", "control", "dram", "dram_background", "leakage", "clock", "total",
+    "array", "registers", "vector", "network", "control", "dram", "dram_background", "leakage", "clock",
+    "total",
 )  # fmt: skip
 """Names of the other components in tables of energy and area; no buffer may take one."""
 

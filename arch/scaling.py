@@ -1,7 +1,7 @@
 """What a circuit's energy, delay and area become at another technology node.
 
-A. Stillmaker and B. Baas, Integration 58 (2017) 74-81; the coefficients are in `technology/nodes.yaml`. Between
-tabulated nodes the logarithms are interpolated; outside 65 to 7 nm nothing is extrapolated.
+A. Stillmaker and B. Baas, Integration 58 (2017) 74-81; the coefficients are in `technology/nodes.yaml`.
+Between tabulated nodes the logarithms are interpolated; outside 65 to 7 nm nothing is extrapolated.
 """
 
 from __future__ import annotations
@@ -82,13 +82,19 @@ def log_relative(quantity: Quantity, node_nm: float) -> float:
 
 def check_node(node_nm: float) -> None:
     """Raise InputError for a node that can't be scaled to."""
-    if not SMALLEST_NODE_NM <= node_nm <= LARGEST_NODE_NM:
-        message = (
-            f"{node_nm:g} nm is outside the scaling equations' range of {LARGEST_NODE_NM:g} to "
-            f"{SMALLEST_NODE_NM:g} nm (Stillmaker and Baas 2017), and nothing is extrapolated; "
-            "choose a node within it"
-        )
+    message = uncovered(node_nm)
+    if message:
         raise InputError(Problem(message, key="technology.node_nm"))
+
+
+def uncovered(node_nm: float) -> str:
+    """Return what is wrong with a node outside the equations' range; empty for one within it."""
+    if SMALLEST_NODE_NM <= node_nm <= LARGEST_NODE_NM:
+        return ""
+    return (
+        f"{node_nm:g} nm is outside the {LARGEST_NODE_NM:g} to {SMALLEST_NODE_NM:g} nm of the scaling "
+        "equations (Stillmaker and Baas 2017), and nothing is extrapolated: choose a node within them"
+    )
 
 
 def interpolate(xs: Sequence[float], ys: Sequence[float], x: float) -> float:

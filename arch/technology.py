@@ -73,7 +73,8 @@ class Technology:
         return path in self.figures
 
     def sram(self, capacity_bytes: float, width_bits: float, ports: int = 1) -> Sram:
-        """Return one SRAM bank at this node, the tables' correction factors applied; see `technology_sram`."""
+        """Return one SRAM bank at this node, the tables' correction factors applied; see
+        `technology_sram`."""
         bank = sram(self.node_nm, capacity_bytes, width_bits, ports)
         self._note_sram()
         energy, area = self.value("sram.energy_factor"), self.value("sram.area_factor")
@@ -114,9 +115,9 @@ def with_technology_file(accelerator: Accelerator, folder: Path) -> Accelerator:
     """Return the accelerator with its `technology.file` read into `technology.figures`.
 
     The file is looked for relative to `folder` (that of the accelerator's YAML file), then to the current
-    folder. Afterwards `technology.file` is None: the description holds the figures themselves, so that it can be
-    hashed, written out and sent elsewhere without the file. Each figure's source says which file it came from,
-    and its confidence is `user`. Figures that stand in the description win over the file's.
+    folder. Afterwards `technology.file` is None: the description holds the figures themselves, so that it can
+    be hashed, written out and sent elsewhere without the file. Each figure's source says which file it came
+    from, and its confidence is `user`. Figures that stand in the description win over the file's.
     """
     choice = accelerator.technology
     if choice.file is None:

@@ -1,10 +1,11 @@
 """Energy, leakage and area of an SRAM from the CACTI 7 grid in `technology/sram_cacti7.csv`.
 
-The grid holds macros of 1 KiB to 16 MiB with one port of 32 to 1,024 bits at 22, 32, 45 and 65 nm. CACTI optimises
-each macro on its own, so here and there a larger one comes out cheaper than a smaller one; since the larger could
-serve in its place, every entry is taken as the least of itself and all that are larger or wider. What this gives is
-monotone in capacity and width. Between grid points logarithms are interpolated over logarithms, of the node too;
-below 22 nm energy and area follow `tilewright.arch.scaling`, and leakage stays that of 22 nm.
+The grid holds macros of 1 KiB to 16 MiB with one port of 32 to 1,024 bits at 22, 32, 45 and 65 nm. CACTI
+optimises each macro on its own, so here and there a larger one comes out cheaper than a smaller one; since
+the larger could serve in its place, every entry is taken as the least of itself and all that are larger or
+wider. What this gives is monotone in capacity and width. Between grid points logarithms are interpolated over
+logarithms, of the node too; below 22 nm energy and area follow `tilewright.arch.scaling`, and leakage stays
+that of 22 nm.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from itertools import product
-from math import ceil, exp, log, sqrt
+from math import exp, log, sqrt
 from typing import Literal
 
 from tilewright.arch.scaling import area_factor, check_node, energy_factor, interpolate
@@ -31,6 +32,9 @@ SOURCE = (
 CELL_HEIGHT_F = 10.0
 CELL_WIDTH_F = 14.6
 """CACTI's 6T cell: 146 F^2 with an aspect ratio of 1.46."""
+LARGEST_BYTES = 16 * 2.0**20
+WIDEST_BITS = 1024.0
+"""The grid's largest macro and widest port."""
 PORT_PITCH_F = 5.0
 """What each further read/write port adds to both sides of the cell: two local wires of 2.5 F pitch (CACTI 7,
 subarray.cc and mat.cc: `cell.h = b_h + 2 * wire_local.pitch * (num_rw_ports - 1 + ...)`)."""
@@ -58,15 +62,16 @@ class Grid:
 def sram(node_nm: float, capacity_bytes: float, width_bits: float, ports: int = 1) -> Sram:
     """Return one bank of `capacity_bytes` with `ports` read/write ports of `width_bits`.
 
-    A bank below 1 KiB or 32 bits takes what the smallest of the grid takes. One wider than 1,024 bits is as many
-    1,024-bit arrays side by side as its width asks for, each access paying for the distances of the whole. One
-    above 16 MiB is made of equal macros of at most 16 MiB, of which an access touches one. More ports widen the
-    cell both ways, as CACTI has it: area goes with the cell's, energy and leakage with its side.
+    A bank below 1 KiB or 32 bits takes what the smallest of the grid takes. One wider than 1,024 bits is as
+    many 1,024-bit arrays side by side as its width asks for, each access paying for the distances of the
+    whole. One above 16 MiB is made of macros of 16 MiB, of which an access touches one: area and leakage grow
+    in proportion. More ports widen the cell both ways, as CACTI has it: area goes with the cell's, energy and
+    leakage with its side.
     """
     check_node(node_nm)
-    macros = max(1, ceil(capacity_bytes / largest_bytes()))
-    values = {column: _at(node_nm, column, capacity_bytes / macros, width_bits) for column in COLUMNS}
-    across = max(1.0, width_bits / widest_bits())
+    values = {column: _at(node_nm, column, capacity_bytes, width_bits) for column in COLUMNS}
+    macros = max(1.0, capacity_bytes / LARGEST_BYTES)
+    across = max(1.0, width_bits / WIDEST_BITS)
     cell = port_area_factor(ports)
     side = sqrt(cell)
     return Sram(
@@ -86,16 +91,6 @@ def port_area_factor(ports: int) -> float:
 def grid_nodes_nm() -> tuple[float, ...]:
     """Return the nodes of the grid, ascending."""
     return tuple(_grids())
-
-
-def largest_bytes() -> float:
-    """Capacity of the grid's largest macro."""
-    return 16 * 2.0**20
-
-
-def widest_bits() -> float:
-    """Width of the grid's widest port."""
-    return 1024.0
 
 
 def _at(node_nm: float, column: Column, capacity_bytes: float, width_bits: float) -> float:
@@ -155,7 +150,8 @@ def _least_of_larger(
     sizes: Sequence[float],
     widths: Sequence[float],
 ) -> tuple[tuple[float, ...], ...]:
-    """Logarithms, each the least of its own and of those with more bytes and more bits; gaps are filled so too."""
+    """Logarithms, each the least of its own and of those with more bytes and more bits; gaps are filled so
+    too."""
     table = [[float("inf")] * len(widths) for _ in sizes]
     for row, col in product(reversed(range(len(sizes))), reversed(range(len(widths)))):
         entry = raw.get((sizes[row], widths[col]))

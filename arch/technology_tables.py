@@ -1,7 +1,8 @@
 """The shape of a technology file: what may be said, and what each figure must say about itself.
 
-The shipped tables (`technology/*.yaml`), a user's technology file and the `technology.figures` of an accelerator
-all have this shape. Everything may be left out of a user's; what is given there replaces the shipped figure.
+The shipped tables (`technology/*.yaml`), a user's technology file and the `technology.figures` of an
+accelerator all have this shape. Everything may be left out of a user's; what is given there replaces the
+shipped figure.
 """
 
 from __future__ import annotations
@@ -70,7 +71,16 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
-Figures = Annotated[tuple[Figure, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+def _or_one(schema: dict[str, Any]) -> None:
+    """Let the JSON Schema of a list of figures take a single one, too."""
+    several = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [several["items"], several]
+
+
+Figures = Annotated[
+    tuple[Figure, ...], BeforeValidator(_as_tuple), Field(min_length=1, json_schema_extra=_or_one)
+]
 """One figure, or several of the same thing at different nodes."""
 
 

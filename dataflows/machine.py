@@ -16,10 +16,13 @@ SLOTS = 2
 
 @dataclass(frozen=True)
 class Machine:
-    """The accelerator with `resident_fraction` of each buffer set aside for tensors that stay."""
+    """The accelerator with a share of some buffers set aside for tensors that stay.
+
+    `set_aside` names these buffers with their shares.
+    """
 
     accelerator: Accelerator
-    resident_fraction: float = 0.0
+    set_aside: tuple[tuple[str, float], ...] = ()
 
     @cached_property
     def array(self) -> Array:
@@ -49,8 +52,14 @@ class Machine:
     @cached_property
     def room_bytes(self) -> tuple[int, ...]:
         """Bytes of each buffer of a core that hold tiles."""
-        capacities = (buffer.capacity_bytes for buffer in self.accelerator.buffers.values())
-        return tuple(capacity - int(capacity * self.resident_fraction) for capacity in capacities)
+        return tuple(
+            buffer.capacity_bytes - self.resident_bytes(name)
+            for name, buffer in self.accelerator.buffers.items()
+        )
+
+    def resident_bytes(self, name: str) -> int:
+        """Bytes of a core's buffer that hold tensors that stay."""
+        return int(self.accelerator.buffers[name].capacity_bytes * dict(self.set_aside).get(name, 0.0))
 
     @cached_property
     def peak_dram(self) -> float:

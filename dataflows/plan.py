@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import TypeVar
 
-from tilewright.arch.accelerator import Accelerator
+from tilewright.arch.accelerator import Accelerator, Operand
 from tilewright.dataflows.layout import Group, lay_out
 from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.mapper import Bound, Mapping, Request, best_bound, best_mapping
@@ -19,6 +20,8 @@ from tilewright.description.errors import InputError
 from tilewright.workloads.graph import OperatorGraph
 
 Answer = TypeVar("Answer")
+_STAYING: tuple[Operand, ...] = ("input", "weight")
+"""Operands that may stay on chip, in the buffers where they are kept."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,12 @@ def _total(schema: Schema, cycles: dict[Request, int]) -> int:
 def _schemas(graph: OperatorGraph, accelerator: Accelerator) -> Iterator[Schema]:
     """One for each way to divide the buffers between tiles and tensors that stay."""
     the_cut = cut(graph)
-    fractions = sorted({0.0, *accelerator.mapper.resident_fractions}) if accelerator.buffers else [0.0]
+    homes = sorted({str(accelerator.home(operand)) for operand in _STAYING}) if accelerator.buffers else []
+    fractions = sorted({0.0, *accelerator.mapper.resident_fractions})
     seen: set[frozenset[str]] = set()
-    for fraction in fractions:
-        resident = resident_tensors(the_cut, accelerator, fraction)
+    for shares in product(fractions, repeat=len(homes)):
+        machine = Machine(accelerator, tuple(zip(homes, shares, strict=True)))
+        resident = resident_tensors(the_cut, machine)
         if resident not in seen:
             seen.add(resident)
-            machine = Machine(accelerator, fraction)
             yield Schema(the_cut, machine, resident, lay_out(the_cut, machine, resident))

@@ -237,7 +237,7 @@ class Assembly:
             "config_hash": hashlib.sha256((description + content).encode()).hexdigest()[:16],
             "seed": self.options.seed,
             "fast_forward": self.options.fast_forward,
-            "resident_fraction": machine.resident_fraction,
+            "set_aside_for_resident_tensors": dict(machine.set_aside),
             "workload_metadata": dict(graph.metadata),
         }
 

@@ -71,7 +71,7 @@ sizes = st.integers(1, 24)
 
 
 @st.composite
-def workloads(draw: st.DrawFn, *, generate: int = 3) -> OperatorGraph:
+def workloads(draw: st.DrawFn) -> OperatorGraph:
     """Small workloads of every shape: ragged GEMMs, softmax, attention, blocks, whole models, decode."""
     kind = draw(st.sampled_from(["gemm", "softmax", "layernorm", "attention", "encoder_block", "gpt2"]))
     heads = draw(st.integers(1, 3))
@@ -85,7 +85,7 @@ def workloads(draw: st.DrawFn, *, generate: int = 3) -> OperatorGraph:
         "encoder_block": [f"d={width}", f"heads={heads}", f"ffn={draw(sizes)}", f"seq={seq}"],
         "gpt2": [
             f"layers={draw(st.integers(1, 4))}", f"d={width}", f"heads={heads}", "vocab=30", "positions=32",
-            f"seq={seq}", f"generate={draw(st.integers(0, generate))}", f"ffn={draw(sizes)}",
+            f"seq={seq}", f"generate={draw(st.integers(0, 3))}", f"ffn={draw(sizes)}",
         ],
     }  # fmt: skip
     return tw.load_workload(kind, overrides[kind])
@@ -175,11 +175,12 @@ def test_fast_forward_is_exact(description: dict[str, Any], workload: OperatorGr
         _assert_same_answer(fast, slow)
 
 
-@given(description=accelerators(), workload=workloads(generate=1))
+@given(description=accelerators(), workload=workloads())
 @settings(max_examples=25, deadline=None)
 def test_holding_equal_layers_once_is_exact(description: dict[str, Any], workload: OperatorGraph) -> None:
-    """A block that stands for its copies costs what the copies cost. (Weights that are used again, as in
-    decoding, stay on chip for all copies or for none, which a plain graph does not know.)"""
+    """A block that stands for its copies costs what the copies cost. (Without tensors that stay on chip:
+    all copies of a block decide alike about theirs, which a plain graph does not know.)"""
+    description = {**description, "mapper": {**description["mapper"], "resident_fractions": []}}
     folded, plain = run(description, workload), run(description, workload.expand())
 
     assert (folded is None) == (plain is None)
