@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from tilewright.arch.dram_standards import complete_from_standard
 from tilewright.arch.scaling import uncovered
@@ -24,6 +33,21 @@ ELEMENT_BITS: dict[str, int] = {
 }  # fmt: skip
 
 
+def _not_tiny(rate: float) -> float:
+    if rate < 1e-6:
+        raise ValueError(f"must be at least 1e-06, not {rate:g}")
+    return rate
+
+
+# Beyond these limits lie slips of the keyboard, and times that no longer fit 64 bits.
+Side = Annotated[int, Field(gt=0, le=2**16)]
+Count = Annotated[int, Field(gt=0, le=10**6)]
+Bytes = Annotated[int, Field(gt=0, le=2**50)]
+Cycles = Annotated[int, Field(ge=0, le=10**9)]
+Rate = Annotated[PositiveFloat, Field(le=1e9), AfterValidator(_not_tiny)]
+Nanoseconds = Annotated[PositiveFloat, Field(le=1e6)]
+
+
 class Block(BaseModel):
     """Base of every part of the description: frozen, and no key it does not know."""
 
@@ -33,11 +57,11 @@ class Block(BaseModel):
 class Array(Block):
     """The systolic array of one core."""
 
-    rows: PositiveInt
+    rows: Side
     """Processing elements down a column."""
-    cols: PositiveInt
+    cols: Side
     """Processing elements along a row."""
-    count: PositiveInt = 1
+    count: Count = 1
     """Equal arrays in a core; the folds of a tile are dealt out among them."""
     dataflow: Dataflow
     """Which operand stays in the processing elements during a fold."""
@@ -64,24 +88,24 @@ class Array(Block):
 class VectorCycles(Block):
     """Cycles that one lane takes for one primitive operation on one element (a reciprocal throughput)."""
 
-    add: PositiveFloat = 1.0
-    multiply: PositiveFloat = 1.0
-    compare: PositiveFloat = 1.0
-    exp: PositiveFloat = 4.0
-    divide: PositiveFloat = 8.0
-    sqrt: PositiveFloat = 8.0
-    tanh: PositiveFloat = 8.0
+    add: Rate = 1.0
+    multiply: Rate = 1.0
+    compare: Rate = 1.0
+    exp: Rate = 4.0
+    divide: Rate = 8.0
+    sqrt: Rate = 8.0
+    tanh: Rate = 8.0
     """Also the cost of erf and of the logistic function."""
-    move: PositiveFloat = 1.0
+    move: Rate = 1.0
     """Copying one element (gathers, scatters, layout changes)."""
 
 
 class Vector(Block):
     """The vector unit of one core: softmax, norms, activations, residuals, sorts, gathers."""
 
-    lanes: PositiveInt
+    lanes: Count
     """Elements worked on in parallel."""
-    startup_cycles: Annotated[int, Field(ge=0)] = 0
+    startup_cycles: Cycles = 0
     """Pipeline fill paid once per tile."""
     cycles: VectorCycles = VectorCycles()
 
@@ -89,16 +113,16 @@ class Vector(Block):
 class Buffer(Block):
     """One on-chip SRAM of a core. A machine without buffers has unlimited, free ones."""
 
-    capacity_bytes: PositiveInt
+    capacity_bytes: Bytes
     """Of one core."""
     holds: Annotated[tuple[Operand, ...], Field(min_length=1)]
     """Operands that live here; a buffer that holds several shares its capacity and ports among them. The
     input and the vector unit's data are `input`; running sums and results are `output`."""
-    banks: PositiveInt = 1
+    banks: Count = 1
     """Equal parts with ports of their own; their bandwidth is pooled."""
-    ports: PositiveInt = 1
+    ports: Count = 1
     """Ports of each bank."""
-    width_bytes: PositiveInt
+    width_bytes: Bytes
     """Bytes that one port moves per cycle."""
 
     @property
@@ -117,9 +141,9 @@ class FlatDram(Block):
     """Memory with one bandwidth and one latency, whatever the addresses."""
 
     kind: Literal["flat"]
-    bytes_per_cycle: PositiveFloat
+    bytes_per_cycle: Rate
     """Sustained bandwidth of all channels together, per cycle of the accelerator's clock."""
-    latency_cycles: Annotated[int, Field(ge=0)] = 0
+    latency_cycles: Cycles = 0
     """From the request to the last beat, besides the transfer itself."""
 
 
@@ -132,35 +156,46 @@ class BankedDram(Block):
     kind: Literal["banked"]
     standard: str | None = None
     """One of the shipped standards, e.g. `ddr4-2400`."""
-    channels: PositiveInt
+    channels: Count
     """Parts with command and data buses of their own."""
-    banks: PositiveInt
+    banks: Count
     """Banks of one channel (all bank groups together)."""
-    row_bytes: PositiveInt
+    row_bytes: Bytes
     """Bytes that one activation opens (a page of one channel)."""
-    bus_bytes: PositiveInt
+    bus_bytes: Bytes
     """Width of one channel's data bus."""
-    transfers_per_second: PositiveFloat
+    transfers_per_second: Annotated[PositiveFloat, Field(ge=1, le=1e15)]
     """Transfers per second on each data pin (2,400e6 for DDR4-2400)."""
-    burst_length: PositiveInt
+    burst_length: Count
     """Transfers of one column command."""
-    t_rcd_ns: PositiveFloat
+    t_rcd_ns: Nanoseconds
     """From an activation to the first column command."""
-    t_rp_ns: PositiveFloat
+    t_rp_ns: Nanoseconds
     """Length of a precharge."""
-    t_cl_ns: PositiveFloat
+    t_cl_ns: Nanoseconds
     """From a column command to its first beat."""
-    t_ras_ns: PositiveFloat
+    t_ras_ns: Nanoseconds
     """From an activation to the earliest precharge."""
-    t_rfc_ns: Annotated[float, Field(ge=0)]
+    t_rfc_ns: Annotated[float, Field(ge=0, le=1e6)]
     """Length of one refresh."""
-    t_refi_ns: PositiveFloat
+    t_refi_ns: Nanoseconds
     """Time between refreshes."""
     interleave: Literal["channel-bank-row", "bank-channel-row", "row"] = "channel-bank-row"
     """What changes first as the address grows by `interleave_bytes`: the channel, then the bank; the bank,
     then the channel; or `row`: a channel's rows are filled bank by bank and the channel changes last."""
-    interleave_bytes: PositiveInt = 256
+    interleave_bytes: Bytes = 256
     """Bytes that stay in one channel and bank before the address moves on."""
+
+    @field_validator("t_refi_ns")
+    @classmethod
+    def _refreshes_end(cls, t_refi_ns: float, info: ValidationInfo) -> float:
+        t_rfc_ns = info.data.get("t_rfc_ns", 0)
+        if t_rfc_ns >= t_refi_ns:
+            raise ValueError(
+                f"`t_refi_ns` ({t_refi_ns:g}) must exceed `t_rfc_ns` ({t_rfc_ns:g}), "
+                "or the memory does nothing but refresh"
+            )
+        return t_refi_ns
 
     @model_validator(mode="before")
     @classmethod
@@ -174,7 +209,7 @@ Dram = Annotated[IdealDram | FlatDram | BankedDram, Field(discriminator="kind")]
 class Dma(Block):
     """The engine that moves tiles between DRAM and the buffers, in program order."""
 
-    prefetch_bytes: Annotated[int, Field(ge=0)] = 16384
+    prefetch_bytes: Annotated[int, Field(ge=0, le=2**50)] = 16384
     """Room in its own FIFO for the first operands of the next operator, fetched while this one finishes."""
 
 
@@ -227,9 +262,9 @@ class Accelerator(Block):
     """What results call it."""
     description: str = ""
     """A sentence for lists."""
-    clock_mhz: PositiveFloat
+    clock_mhz: Rate
     """The one clock to which all cycles refer."""
-    cores: PositiveInt = 1
+    cores: Count = 1
     """Cores work on the same operator, each on its own part; operands that they share are fetched once."""
     array: Array
     vector: Vector

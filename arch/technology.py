@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tilewright.arch.accelerator import Accelerator, TechnologyChoice
-from tilewright.arch.scaling import Quantity, check_node, factor, interpolate, log_relative, nodes
+from tilewright.arch.scaling import Quantity, check_node, factor, interpolate, log_relative, nodes, uncovered
 from tilewright.arch.technology_sram import SOURCE as SRAM_SOURCE
 from tilewright.arch.technology_sram import Sram, grid_nodes_nm, sram
 from tilewright.arch.technology_tables import Confidence, Figure, Tables, flatten, unit_of
@@ -170,6 +170,9 @@ def _at_node(path: str, figures: tuple[Figure, ...], node_nm: float) -> tuple[fl
         return fixed[0].value, (fixed[0],)
     known = [float(figure.node_nm or 0.0) for figure in figures]
     quantity = _quantity(path)
+    strange = [message for node in known if quantity and (message := uncovered(node))]
+    if strange:
+        raise InputError(Problem(strange[0], key=path))
     below = [index for index, node in enumerate(known) if node < node_nm]
     near = figures[below[-1] if below else 0 :][: 2 if below else 1]
     if len(near) == 1:

@@ -72,6 +72,11 @@ class Machine:
         return transfer_cycles(self.accelerator.dram, self.accelerator.clock_mhz, 1, 1)[1]
 
     @cached_property
+    def _transfers(self) -> dict[tuple[int, int], tuple[int, int]]:
+        """Known transfers; looked up far more often than a description can be hashed."""
+        return {}
+
+    @cached_property
     def accumulator_bits(self) -> int:
         """Bits of a running sum."""
         return ELEMENT_BITS[self.array.accumulator]
@@ -93,8 +98,10 @@ class Machine:
 
     def dram_cycles(self, size_bytes: int, run_bytes: int | None = None) -> tuple[int, int]:
         """(occupancy, latency) of a transfer in contiguous runs (default: one run)."""
-        accelerator = self.accelerator
-        return transfer_cycles(accelerator.dram, accelerator.clock_mhz, size_bytes, run_bytes or size_bytes)
+        key = size_bytes, run_bytes or size_bytes
+        if key not in self._transfers:
+            self._transfers[key] = transfer_cycles(self.accelerator.dram, self.accelerator.clock_mhz, *key)
+        return self._transfers[key]
 
     def transfer(
         self, size_bytes: int, run_bytes: int, operand: Operand, *, early: bool = False, shared: bool = False
