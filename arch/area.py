@@ -33,11 +33,13 @@ def areas_mm2(accelerator: Accelerator, technology: Technology) -> dict[str, flo
     """`area_mm2` with the technology given, which notes the figures used."""
     array, cores = accelerator.array, accelerator.cores
     pes = cores * array.macs_per_cycle
+    lanes = cores * accelerator.vector.lanes
     register = technology.value("register.area_um2_per_bit")
+    scale = technology.value("logic.area_factor") / UM2_PER_MM2
     parts = {
-        "array": pes * mac_area_um2(array, technology) / UM2_PER_MM2,
-        "registers": pes * pe_register_bits(array) * register / UM2_PER_MM2,
-        "vector": cores * accelerator.vector.lanes * lane_area_um2(accelerator, technology) / UM2_PER_MM2,
+        "array": scale * pes * mac_area_um2(array, technology),
+        "registers": scale * pes * pe_register_bits(array) * register,
+        "vector": scale * lanes * lane_area_um2(accelerator, technology),
     }
     for name, buffer in accelerator.buffers.items():
         parts[name] = cores * buffer.banks * bank_area_mm2(buffer, technology)

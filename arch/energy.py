@@ -182,6 +182,12 @@ def joules(parts: Mapping[str, int]) -> dict[str, float]:
     return {"total": sum(energies.values()), **energies}
 
 
+def picojoules(parts: Mapping[str, int]) -> dict[str, float]:
+    """Energies in zJ as picojoules, with their sum as `total` in front, as `joules`."""
+    energies = {name: energy / ZJ_PER_PJ for name, energy in parts.items()}
+    return {"total": sum(energies.values()), **energies}
+
+
 def peak_power_w(accelerator: Accelerator) -> dict[str, float]:
     """Power in W by component with everything busy in every cycle, and the static power.
 

@@ -49,7 +49,10 @@ class Row:
 
 @lru_cache(maxsize=1)
 def published() -> tuple[Row, ...]:
-    """Return every row, modelled with the shipped tables; `The same` is written out as the source before it."""
+    """Return every row, modelled with the shipped tables.
+
+    A source that begins with `The same` goes on with the one above it.
+    """
     text = (files("tilewright.arch") / "technology" / "published.yaml").read_text(encoding="utf-8")
     data: Any = parse("rows:\n" + textwrap.indent(text, "  "), "published.yaml").data
     rows: list[Row] = []
@@ -90,12 +93,14 @@ def _of_parts(entry: Mapping[str, Any]) -> float:
     technology = Technology(float(entry["node_nm"]), MappingProxyType(dict(shipped_figures())))
     parts: Sequence[Mapping[str, Any]] = entry["parts"]
     if entry["quantity"].startswith("area"):
-        return sum(part["count"] * _area_mm2(part, technology) for part in parts)
-    picojoules = sum(part.get("per_cycle", part["count"]) * _access_pj(part, technology) for part in parts)
+        return sum(float(part["count"]) * _area_mm2(part, technology) for part in parts)
+    picojoules: float = sum(
+        float(part.get("per_cycle", part["count"])) * _access_pj(part, technology) for part in parts
+    )
     if entry["quantity"] == "energy_pj":
         return picojoules
-    dynamic = picojoules * 1e-12 * entry["clock_mhz"] * 1e6
-    return dynamic + sum(part["count"] * _static_w(part, technology) for part in parts)
+    dynamic = picojoules * 1e-6 * float(entry["clock_mhz"])
+    return dynamic + sum(float(part["count"]) * _static_w(part, technology) for part in parts)
 
 
 def _area_mm2(part: Mapping[str, Any], technology: Technology) -> float:
@@ -105,7 +110,7 @@ def _area_mm2(part: Mapping[str, Any], technology: Technology) -> float:
         return 0.0
     per_bit = {"register": "register.area_um2_per_bit", "comparator": "comparator.area_um2_per_bit"}
     path = per_bit.get(part["of"], f"arithmetic.{part['of']}.area_um2")
-    return technology.value(path) * 1e-6
+    return technology.value(path) * technology.value("logic.area_factor") * 1e-6
 
 
 def _access_pj(part: Mapping[str, Any], technology: Technology) -> float:

@@ -159,6 +159,8 @@ class Register(_Table):
 class Logic(_Table):
     """All standard-cell logic."""
 
+    area_factor: Figures | None = None
+    """What cell areas are multiplied by (1 as shipped), for layout density and cells sized for the clock."""
     leakage_nw_per_um2: Figures | None = None
     control_fraction: Figures | None = None
     """Area of control and sequencing, of the area of arrays, vector units and buffers."""

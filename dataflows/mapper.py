@@ -73,6 +73,15 @@ def best_bound(request: Request, machine: Machine) -> Bound:
     return Bound(found.tiling(index), int(found.bound[index]), read, written)
 
 
+def bound_program(request: Request, bound: Bound, machine: Machine) -> Program:
+    """The loop nest of the tiling that has the bound."""
+    if isinstance(request.spec, RowsSpec):
+        assert isinstance(bound.tiling, RowTiling)
+        return row_program(request.spec, machine, bound.tiling)
+    assert isinstance(bound.tiling, Tiling)
+    return matmul_program(request.spec, machine, bound.tiling)
+
+
 def best_mapping(request: Request, machine: Machine) -> Mapping:
     """The tiling of least exact cycles; among equals, of least DRAM traffic."""
     if isinstance(request.spec, RowsSpec):

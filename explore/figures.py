@@ -183,7 +183,8 @@ def traffic_figure(data: TrafficData) -> go.Figure:
         )
     largest = max((*data.read_bytes, *data.write_bytes, 1))
     figure.update_layout(barmode="group", bargap=0.25)
-    figure.update_xaxes(title_text="bytes", range=[0, 1.22 * largest])
+    # No ticks: plotly counts in thousands, the bars' labels in powers of 1,024.
+    figure.update_xaxes(showticklabels=False, range=[0, 1.22 * largest])
     figure.update_yaxes(autorange="reversed")
     return figure
 

@@ -12,7 +12,7 @@ READINGS = {
     "utilization": (
         "Utilization over time",
         "Useful MACs as a share of the array's peak, and the busy share of the vector unit and the DRAM; "
-        "work is spread evenly over each operator. Where the array is low, who is high is the bottleneck.",
+        "work is spread evenly over each operator. Where the array is low, what is high is the bottleneck.",
     ),
     "stalls": (
         "Where the cycles went",

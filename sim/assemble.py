@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from tilewright import __version__
 from tilewright.arch.accelerator import IdealDram
+from tilewright.arch.energy import Actions, EnergyModel, joules, picojoules
 from tilewright.dataflows.layout import Group, Step
 from tilewright.dataflows.machine import Machine
-from tilewright.dataflows.mapper import Bound, Request
+from tilewright.dataflows.mapper import Bound, Request, bound_program
 from tilewright.dataflows.mapper import Mapping as RegionMapping
 from tilewright.dataflows.plan import Schema
 from tilewright.dataflows.program import Totals, held_bytes, totals
@@ -92,6 +93,7 @@ def bound_cost(request: Request, bound: Bound, machine: Machine) -> Cost:
     vector = min(cycles, int(spec.lane_cycles * elements / lanes))
     dram = min(cycles, int((bound.dram_read_bytes + bound.dram_write_bytes) / machine.peak_dram))
     rest = "unattributed" if macs else "non_matrix"
+    sums = totals(bound_program(request, bound, machine), machine.buffers)
     return Cost(
         cycles=cycles,
         array={"busy": busy, rest: cycles - busy},
@@ -99,20 +101,23 @@ def bound_cost(request: Request, bound: Bound, machine: Machine) -> Cost:
         dram={"busy": dram, "idle": cycles - dram},
         dram_read_bytes=bound.dram_read_bytes,
         dram_write_bytes=bound.dram_write_bytes,
-        buffer_read_bytes=(),
-        buffer_write_bytes=(),
+        buffer_read_bytes=sums.buffer_read,
+        buffer_write_bytes=sums.buffer_write,
         mapping=str(bound.tiling),
     )
 
 
 @dataclass
 class Assembly:
-    """Lays the costs out over the plan's groups, copy by copy."""
+    """Lays the costs out over the plan's groups, copy by copy, and charges what they did."""
 
     schema: Schema
     costs: Mapping[Request, Cost]
     options: Options
     outputs: Mapping[str, Values] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.energy = EnergyModel(self.schema.machine.accelerator)
 
     def result(self) -> Result:
         """The result of the whole run."""
@@ -120,6 +125,7 @@ class Assembly:
         accelerator = machine.accelerator
         rows, slices, counters = self._laid_out()
         units = {unit: self._sum_states(unit) for unit in ("array", "vector", "dram")}
+        area = self.energy.area_mm2
         ideal = isinstance(accelerator.dram, IdealDram)
         return Result(
             accelerator=accelerator.name,
@@ -136,6 +142,9 @@ class Assembly:
             traffic_bytes=self._traffic(),
             operators=tuple(rows),
             provenance=self._provenance(),
+            energy_j=joules(self._energy_zj()),
+            area_mm2={"total": sum(area.values()), **area},
+            sources=tuple(row.to_dict() for row in self.energy.sources()),
             slices=tuple(slices),
             counters=tuple(counters),
             outputs=self.outputs,
@@ -181,7 +190,7 @@ class Assembly:
         vector = _shares(cost.vector["busy"], works)
         anchor = members[0]
         rows = []
-        for op, busy in zip(members, vector, strict=True):
+        for op, busy, energy in zip(members, vector, self._member_energies(step, members), strict=True):
             own = op is anchor
             rows.append(
                 OperatorRow(
@@ -200,9 +209,41 @@ class Assembly:
                     mapping=cost.mapping if own else "",
                     bound=_bound(cost) if own else "",
                     fused_into="" if own else anchor.name,
+                    energy_pj=picojoules(energy),
                 )
             )
         return rows
+
+    def _member_energies(self, step: Step, members: list[Operator]) -> list[dict[str, int]]:
+        """Each operator's energy in zJ by component: the region's accesses and time are its anchor's."""
+        cost = self.costs[step.request]
+        names = self.schema.machine.names
+        energies = []
+        for op in members:
+            actions = Actions(macs=op.macs, vector=dict(op.primitives))
+            if op is members[0]:
+                moved = cost.dram_read_bytes + cost.dram_write_bytes
+                actions += Actions(
+                    buffer_read_bytes=dict(zip(names, cost.buffer_read_bytes, strict=True)),
+                    buffer_write_bytes=dict(zip(names, cost.buffer_write_bytes, strict=True)),
+                    dram_read_bytes=cost.dram_read_bytes,
+                    dram_write_bytes=cost.dram_write_bytes,
+                    dram_activations=self.energy.least_activations(moved),
+                )
+            cycles = cost.cycles if op is members[0] else 0
+            energies.append(self.energy.run_zj(actions, cycles))
+        return energies
+
+    def _energy_zj(self) -> dict[str, int]:
+        """Energy of the whole run in zJ by component: exactly the sum over its operators."""
+        whole: dict[str, int] = {}
+        for group in self.schema.groups:
+            for step in group.steps:
+                members = [self.schema.cut.graph.operators[i] for i in step.region.operators]
+                for parts in self._member_energies(step, members):
+                    for name, energy in parts.items():
+                        whole[name] = whole.get(name, 0) + energy * group.times
+        return whole
 
     def _sum_states(self, unit: str) -> dict[str, int]:
         states: dict[str, int] = {"busy": 0}
@@ -225,7 +266,7 @@ class Assembly:
                 ):
                     write[name] += count * group.times
         if self.options.fidelity == "analytic":
-            names = ("dram",)
+            names = ("dram",)  # the bounds do not hold the ports to their bandwidth
         return {name: Traffic(read[name], write[name]) for name in names}
 
     def _provenance(self) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 if TYPE_CHECKING:
     import numpy as np
@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 Fidelity = Literal["analytic", "event", "cycle"]
-
-NOT_MODELLED = "not modelled yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +38,8 @@ class OperatorRow:
     bound: str = ""
     """The resource that is busy longest: `array`, `vector`, `dram` or a buffer's port."""
     fused_into: str = ""
+    energy_pj: Mapping[str, float] = field(default_factory=dict)
+    """By component, static ones included; `total` first, the sum of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,12 @@ class Result:
     provenance: Mapping[str, object]
     peak_dram_bytes_per_cycle: float | None = None
     """None where the memory is ideal."""
-    energy_j: Mapping[str, float] | str = NOT_MODELLED
-    area_mm2: Mapping[str, float] | str = NOT_MODELLED
+    energy_j: Mapping[str, float] = field(default_factory=dict)
+    """By component; `total` first, the sum of the others."""
+    area_mm2: Mapping[str, float] = field(default_factory=dict)
+    """By component; `total` first, the sum of the others."""
+    sources: tuple[Mapping[str, object], ...] = ()
+    """Every constant behind the energy and area figures: constant, value, unit, node, source, confidence."""
     slices: tuple[Slice, ...] = ()
     """Only recorded when a trace was asked for."""
     counters: tuple[CounterSample, ...] = ()
@@ -124,8 +128,8 @@ class Result:
             "peak_macs_per_cycle": self.peak_macs_per_cycle,
             "peak_dram_bytes_per_cycle": self.peak_dram_bytes_per_cycle,
             "utilization": self.utilization,
-            "energy_j": self.energy_j,
-            "area_mm2": self.area_mm2,
+            "energy_j": dict(self.energy_j),
+            "area_mm2": dict(self.area_mm2),
             "traffic_bytes": {
                 name: {"read": traffic.read, "write": traffic.write}
                 for name, traffic in self.traffic_bytes.items()
@@ -134,13 +138,18 @@ class Result:
             "units": {name: dict(states) for name, states in self.units.items()},
             "operators": [row_dict(row) for row in self.operators],
             "provenance": dict(self.provenance),
+            "sources": [dict(source) for source in self.sources],
         }
 
     def to_frame(self) -> pd.DataFrame:
         """A row per operator, units in the column names."""
         import pandas as pd
 
-        return pd.DataFrame([row_dict(row) for row in self.operators])
+        rows = [row_dict(row) for row in self.operators]
+        for row in rows:
+            parts = cast("dict[str, float]", row.pop("energy_pj"))
+            row.update({f"energy_pj.{component}": energy for component, energy in parts.items()})
+        return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
         """For notebooks: the key figures and a bar of what the array did."""
@@ -157,4 +166,4 @@ class Result:
 
 def row_dict(row: OperatorRow) -> dict[str, object]:
     """An operator's row as a dictionary, in field order."""
-    return {name: getattr(row, name) for name in OperatorRow.__slots__}
+    return {name: getattr(row, name) for name in OperatorRow.__slots__} | {"energy_pj": dict(row.energy_pj)}

@@ -204,10 +204,13 @@ def test_a_device_is_written_to_and_not_replaced() -> None:
             "write arch.seq=… for the accelerator or workload.seq=… for the workload",
         ),
         ("wrkload.seq=5", "unknown prefix 'wrkload' in 'wrkload.seq=5', did you mean workload.seq?"),
-        (
-            "arch=5",
-            "override 'arch=5' does not say of what: "
-            "write arch.arch=… for the accelerator or workload.arch=… for the workload",
+        *(
+            (
+                text,
+                f"override '{text}' names no key; "
+                "an override is written arch.KEY=VALUE or workload.KEY=VALUE",
+            )
+            for text in ("arch=5", "arch.=5", "workload=5", "=5")
         ),
     ],
 )

@@ -111,7 +111,7 @@ BAD_CONFIGS = [
     ),
     ({"is_decoder": True}, "c.json: field 'is_decoder' is true: only the encoder is modelled"),
     ({"num_attention_heads": 7}, "c.json: heads: must divide `d` (768), which 7 does not"),
-    ({"num_hidden_layers": -1}, "c.json: layers: must be greater than 0, not -1"),
+    ({"num_hidden_layers": -1}, "c.json: field 'num_hidden_layers' must be at least 1, not -1"),
 ]
 
 

@@ -16,6 +16,9 @@ Activation = Literal["relu", "tanh", "gelu", "gelu_new", "quick_gelu", "silu"]
 Size = Annotated[int, Field(gt=0, lt=2**31)]
 """A positive whole number of a size that a machine might meet."""
 
+Layers = Annotated[int, Field(gt=0, le=16384)]
+"""A number of layers; each has rows of its own in a result."""
+
 MOST_GENERATED = 16384
 """Each generated token is a stretch of the graph of its own, so that their number is bounded."""
 

@@ -42,11 +42,14 @@ class Config:
         """Raise the error, with the file in front."""
         raise InputError(Problem(message, self.source))
 
-    def number(self, name: str, *aliases: str) -> int:
+    def number(self, name: str, *aliases: str, least: int = 1) -> int:
         """A whole number that must be there, under its name or one of the aliases."""
         present = [key for key in (name, *aliases) if self.data.get(key) is not None]
         if present:
-            return self._whole(present[0])
+            value = self._whole(present[0])
+            if value < least:
+                self.fail(f"field {present[0]!r} must be at least {least}, not {value}")
+            return value
         return self.fail(f"field {name!r} is missing; a config of model_type {self.model_type!r} needs it")
 
     def number_or(self, default: int, name: str) -> int:
@@ -132,7 +135,7 @@ def _encoder(config: Config) -> Description:
 
 
 def _bert(config: Config) -> Description:
-    return {"family": "bert", **_encoder(config), "segments": config.number("type_vocab_size")}
+    return {"family": "bert", **_encoder(config), "segments": config.number("type_vocab_size", least=0)}
 
 
 def _roberta(config: Config) -> Description:

@@ -19,12 +19,18 @@ from tilewright.workloads.catalogue import WORKLOAD
 from tilewright.workloads.description import Workload
 from tilewright.workloads.graph import OperatorGraph
 
+MOST_MACS = 2**56
+"""Of one operator."""
+MOST_ELEMENTS = 2**50
+"""Of one tensor."""
 _YAML_SUFFIXES = (".yaml", ".yml")
 
 
 def load_workload(name_or_path: str | Path, overrides: Sequence[str] = ()) -> OperatorGraph:
     """The operator graph of a workload: see `describe_workload`."""
-    return describe_workload(name_or_path, overrides).lower()
+    graph = describe_workload(name_or_path, overrides).lower()
+    _check_countable(graph, str(name_or_path))
+    return graph
 
 
 def describe_workload(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Workload:
@@ -34,6 +40,7 @@ def describe_workload(name_or_path: str | Path, overrides: Sequence[str] = ()) -
     `overrides` are `KEY=VALUE` with or without `workload.` before the key. Raises InputError.
     """
     name = str(name_or_path)
+    _refuse_other_family(overrides)
     if isinstance(name_or_path, str) and name in preset_names():
         return read(WORKLOAD, preset_text(name), name, overrides, "workload")
     path = Path(name)
@@ -52,6 +59,26 @@ def describe_workload(name_or_path: str | Path, overrides: Sequence[str] = ()) -
     if path.suffix in _YAML_SUFFIXES or len(path.parts) > 1 or path.is_file():
         return read(WORKLOAD, read_text(path), name, overrides, "workload")
     raise InputError(f"{unknown_message('workload', name, preset_names())}; it is no file either")
+
+
+def _refuse_other_family(overrides: Sequence[str]) -> None:
+    """Raise InputError for an override of `family`: what it left of a description would be a misnomer."""
+    for text in overrides:
+        if text.partition("=")[0].strip().removeprefix("workload.") == "family":
+            raise InputError(
+                f"override {text!r}: a workload's family can't be changed; name another workload"
+            )
+
+
+def _check_countable(graph: OperatorGraph, name: str) -> None:
+    """Raise InputError for sizes whose products would not fit the 64 bits of the mapper's sums."""
+    op = max(graph.operators, key=lambda each: each.macs)
+    if op.macs > MOST_MACS:
+        raise InputError(f"{name}: {op.name} has {op.macs:,} MACs, more than the {MOST_MACS:,} allowed")
+    tensor = max(graph.tensors.values(), key=lambda each: each.elements)
+    if tensor.elements > MOST_ELEMENTS:
+        size = f"{tensor.elements:,} elements, more than the {MOST_ELEMENTS:,} allowed"
+        raise InputError(f"{name}: tensor {tensor.name} has {size}")
 
 
 def preset_names() -> tuple[str, ...]:

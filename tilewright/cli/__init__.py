@@ -33,15 +33,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def execute(arguments: Sequence[str] | None = None) -> int:
     """Like `main`, but returns the exit code; a mistake is told on stderr and never raised."""
-    from tilewright.cli.app import app
     from tilewright.description.errors import InputError
 
     try:
+        from tilewright.cli.app import app
+
         app(args=None if arguments is None else list(arguments), prog_name="tilewright")
     except SystemExit as stop:
         if stop.code == ExitCode.INTERRUPTED:
             _say("interrupted")
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:  # before the application could turn it into an exit code
+        _say("interrupted")
+        return ExitCode.INTERRUPTED
     except InputError as error:
         for problem in error.problems:
             _say(f"error: {problem}")

@@ -65,6 +65,8 @@ def show_command(
     foreign = workload_overrides if kind == "accelerator" else arch_overrides
     if foreign:
         raise InputError(f"override {foreign[0]!r} does not fit: {name!r} describes the {kind}")
+    if source and overrides:
+        raise InputError(f"--source prints {name!r} as it was written: leave out {overrides[0]!r}")
     if source:
         write_stdout(_source(name, kind))
     elif kind == "accelerator":

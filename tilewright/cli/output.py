@@ -21,6 +21,9 @@ def write_stdout(text: str) -> None:
     except BrokenPipeError:
         # What Python would flush at exit must go somewhere, or it complains again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise InputError(f"can't write to stdout: {_reason(error)}") from error
 
 
 def note(text: str) -> None:
@@ -56,6 +59,9 @@ def staged(paths: Sequence[Path | None]) -> Iterator[list[Path | None]]:
         yield [None if path is None else parts[path] for path in wanted]
         for path, part in parts.items():
             part.replace(path) if part != path else None
+    except OSError as error:  # the disk is full, say: the block only ever writes the parts
+        names = ", ".join(str(path) for path in named)
+        raise InputError(f"can't write {names}: {_reason(error)}") from error
     finally:
         for path, part in parts.items():
             if part != path:
@@ -72,5 +78,9 @@ def _part(path: Path) -> Path:
     try:
         part.touch(exist_ok=False)
     except OSError as error:
-        raise InputError(f"can't write {path}: {(error.strerror or str(error)).lower()}") from error
+        raise InputError(f"can't write {path}: {_reason(error)}") from error
     return part
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -29,6 +29,10 @@ def _problem(argument: str) -> Problem | None:
             f"unexpected argument {argument!r}; an override is written arch.KEY=VALUE or workload.KEY=VALUE"
         )
     prefix, dot, rest = key.partition(".")
+    if not rest and (dot or prefix in ("", *PREFIXES)):
+        return Problem(
+            f"override {argument!r} names no key; an override is written arch.KEY=VALUE or workload.KEY=VALUE"
+        )
     if dot and rest and prefix in PREFIXES:
         return None
     close = get_close_matches(prefix, PREFIXES, n=1) if dot else []

@@ -19,6 +19,7 @@ from tilewright.cli.texts import (
     Overrides,
     SeedOption,
 )
+from tilewright.description.errors import InputError
 
 if TYPE_CHECKING:
     from tilewright.sim.result import Result
@@ -54,6 +55,8 @@ def run_command(
     """Simulate a workload on an accelerator."""
     arch_overrides, workload_overrides = split_overrides(overrides or [])
     if print_config:
+        if trace or report:
+            raise InputError("--print-config simulates nothing: leave out --trace and --report")
         write_stdout(_resolved(accelerator, workload, arch_overrides, workload_overrides))
         return
     with staged([trace, report]) as (trace_part, report_part):
@@ -82,6 +85,7 @@ def simulated(
     """Load both descriptions and simulate."""
     from tilewright.api import load_accelerator, load_workload, simulate
 
+    _check_order(accelerator, workload)
     return simulate(
         load_accelerator(accelerator, arch_overrides),
         load_workload(workload, workload_overrides),
@@ -90,6 +94,18 @@ def simulated(
         fast_forward=fast_forward,
         trace=trace,
     )
+
+
+def _check_order(accelerator: str, workload: str) -> None:
+    """Raise `InputError` if the two names were written the wrong way round."""
+    from tilewright.arch.load import preset_names as accelerators
+    from tilewright.workloads.load import preset_names as workloads
+
+    if accelerator in workloads() or workload in accelerators():
+        wrong, kind = (
+            (accelerator, "a workload") if accelerator in workloads() else (workload, "an accelerator")
+        )
+        raise InputError(f"{wrong!r} is {kind}; the order is ACCELERATOR WORKLOAD")
 
 
 def _resolved(

@@ -45,7 +45,7 @@ FidelityOption = Annotated[
         "cycle: every processing element with real data, for small cases.",
     ),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 NoFastForwardOption = Annotated[
     bool,
     typer.Option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.description import Activation, Model, Size, divisor_of, within_positions
+from tilewright.workloads.description import Activation, Layers, Model, Size, divisor_of, within_positions
 from tilewright.workloads.families.bert import embeddings, pooler
 from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.layers import Heads, encoder_layer
@@ -16,10 +16,10 @@ class Albert(Model):
     """A BERT encoder whose layers share their weights, group by group."""
 
     family: Literal["albert"] = "albert"
-    layers: Size
+    layers: Layers
     groups: Annotated[Size, divisor_of("layers")] = 1
     """Sets of layer weights; each serves `layers / groups` layers in a row."""
-    inner_layers: Size = 1
+    inner_layers: Layers = 1
     """Layers inside a group, all of them run at each of its turns."""
     d: Size
     """Width of the model."""

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import NonNegativeInt
 
 from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.description import Activation, Model, Size, divisor_of, within_positions
+from tilewright.workloads.description import Activation, Layers, Model, Size, divisor_of, within_positions
 from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.layers import Heads, embed, encoder_layer, learned_positions
 from tilewright.workloads.operators import Tensor
@@ -21,7 +21,7 @@ class Bert(Model):
     """A bidirectional post-norm encoder with word, position and segment embeddings."""
 
     family: Literal["bert"] = "bert"
-    layers: Size
+    layers: Layers
     d: Size
     """Width of the model."""
     heads: Annotated[Size, divisor_of("d")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.description import Activation, Model, Size, divisor_of, within_positions
+from tilewright.workloads.description import Activation, Layers, Model, Size, divisor_of, within_positions
 from tilewright.workloads.families.bert import embeddings
 from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.layers import Heads, encoder_layer
@@ -15,7 +15,7 @@ class DistilBert(Model):
     """A bidirectional post-norm encoder with word and position embeddings."""
 
     family: Literal["distilbert"] = "distilbert"
-    layers: Size
+    layers: Layers
     d: Size
     """Width of the model."""
     heads: Annotated[Size, divisor_of("d")]

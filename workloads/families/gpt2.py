@@ -9,7 +9,14 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.description import Activation, DecoderRun, Size, divisor_of, within_positions
+from tilewright.workloads.description import (
+    Activation,
+    DecoderRun,
+    Layers,
+    Size,
+    divisor_of,
+    within_positions,
+)
 from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.layers import (
     Heads,
@@ -27,7 +34,7 @@ class Gpt2(DecoderRun):
     """A causal language model; its head is the transposed embedding table."""
 
     family: Literal["gpt2"] = "gpt2"
-    layers: Size
+    layers: Layers
     d: Size
     """Width of the model."""
     heads: Annotated[Size, divisor_of("d")]

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import ValidationInfo, field_validator
 
 from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.description import Activation, DecoderRun, Size, divisor_of
+from tilewright.workloads.description import Activation, DecoderRun, Layers, Size, divisor_of
 from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.layers import (
     AttentionBias,
@@ -29,7 +29,7 @@ from tilewright.workloads.steps import Step, language_head, steps
 class CausalModel(DecoderRun):
     """What LLaMA-like models and their mixtures of experts share: all but the feed-forward network."""
 
-    layers: Size
+    layers: Layers
     d: Size
     """Width of the model."""
     heads: Size

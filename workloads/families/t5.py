@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.description import Activation, Size
+from tilewright.workloads.description import Activation, Layers, Size
 from tilewright.workloads.families.encoder_decoder import EncoderDecoder
 from tilewright.workloads.layers import (
     NO_BIAS,
@@ -26,9 +26,9 @@ class T5(EncoderDecoder):
     """A pre-norm encoder-decoder without biases; scores are not scaled."""
 
     family: Literal["t5"] = "t5"
-    layers: Size
+    layers: Layers
     """Layers of the encoder."""
-    decoder_layers: Size | None = None
+    decoder_layers: Layers | None = None
     """By default as many as the encoder has."""
     d: Size
     """Width of the model."""

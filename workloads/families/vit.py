@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.description import Activation, Model, Size, divisor_of
+from tilewright.workloads.description import Activation, Layers, Model, Size, divisor_of
 from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.layers import (
     ALL_BIASES,
@@ -24,7 +24,7 @@ class Vit(Model):
     """A pre-norm encoder over the patches of an image, with a classifier on its class token."""
 
     family: Literal["vit"] = "vit"
-    layers: Size
+    layers: Layers
     d: Size
     """Width of the model."""
     heads: Annotated[Size, divisor_of("d")]

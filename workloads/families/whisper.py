@@ -11,7 +11,14 @@ from typing import Annotated, Literal
 from pydantic import ValidationInfo, field_validator
 
 from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.description import Activation, Size, divisor_of, need_positions, within_positions
+from tilewright.workloads.description import (
+    Activation,
+    Layers,
+    Size,
+    divisor_of,
+    need_positions,
+    within_positions,
+)
 from tilewright.workloads.families.encoder_decoder import EncoderDecoder
 from tilewright.workloads.layers import (
     AttentionBias,
@@ -36,9 +43,9 @@ class Whisper(EncoderDecoder):
     """A pre-norm encoder-decoder over audio frames."""
 
     family: Literal["whisper"] = "whisper"
-    layers: Size
+    layers: Layers
     """Layers of the encoder."""
-    decoder_layers: Size
+    decoder_layers: Layers
     d: Size
     """Width of the model."""
     heads: Annotated[Size, divisor_of("d")]

@@ -1,0 +1,153 @@
+"""Bad input through the whole command line: exit code 2, one clear reason, nothing on stdout or in a file."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tilewright.cli import ExitCode, execute
+from tilewright.cli.output import staged, write_stdout
+from tilewright.description.errors import InputError
+
+CONFIG = (
+    '{"model_type": "gpt2", "n_layer": 2, "n_embd": %s, "n_head": 2, "n_positions": 64, "vocab_size": 99}'
+)
+BANKED = "arch.dram={kind: banked, standard: ddr4-2400, t_rfc_ns: 9000}"
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The first line of the reason, once everything else about a refusal has been checked."""
+    before = sorted(Path().iterdir())
+    assert execute(words) == ExitCode.BAD_INPUT
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert sorted(Path().iterdir()) == before
+    return told.err.splitlines()[0].removeprefix("error: ").removeprefix("command line: ")
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        (
+            "arch.array.rows=99999999999999999999",
+            "array.rows: must be at most 65536, not 99999999999999999999",
+        ),
+        ("arch.cores=1000001", "cores: must be at most 1000000, not 1000001"),
+        ("arch.clock_mhz=1e-9", "clock_mhz: must be at least 1e-06, not 1e-09"),
+        ("arch.dram.latency_cycles=1e18", "dram.latency_cycles: must be at most 1000000000, not 1e+18"),
+        (
+            BANKED,
+            "dram: `t_refi_ns` (7800) must exceed `t_rfc_ns` (9000), or the memory does nothing but refresh",
+        ),
+        (
+            "arch.buffers.inputs.capacity_bytes=1",
+            "buffers: no tile of the matmul 512 x 768 x 768 fits two slots of each operand in inputs "
+            "(1 bytes), weights (1,024 bytes), sums (4,096 bytes); make a buffer larger or the array smaller",
+        ),
+        (
+            "workload.family=softmax",
+            "override 'workload.family=softmax': a workload's family can't be changed; name another workload",
+        ),
+    ],
+)
+def test_a_size_out_of_range_is_refused(
+    override: str,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A machine or workload that can't be is named as such, and no report is begun."""
+    monkeypatch.chdir(tmp_path)
+    words = ["run", "teaching-4x4", "gemm", override, "--report", "r.html", "--trace", "t.json"]
+    assert refused(words, capsys) == reason
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (
+            "run teaching-4x4 softmax workload.rows=2000000000 workload.cols=2000000",
+            "softmax: tensor x has 4,000,000,000,000,000 elements, more than the 1,125,899,906,842,624 allowed",
+        ),
+        (
+            "run teaching-4x4 gemm workload.m=2000000000 workload.k=20000 workload.n=20000",
+            "gemm: gemm has 800,000,000,000,000,000 MACs, more than the 72,057,594,037,927,936 allowed",
+        ),
+        ("run teaching-4x4 bert-base workload.layers=16385", "layers: must be at most 16384, not 16385"),
+        ("run bert-base teaching-4x4", "'bert-base' is a workload; the order is ACCELERATOR WORKLOAD"),
+        ("run x.yaml teaching-4x4", "'teaching-4x4' is an accelerator; the order is ACCELERATOR WORKLOAD"),
+        (
+            "run teaching-4x4 gemm --print-config --report r.html",
+            "--print-config simulates nothing: leave out --trace and --report",
+        ),
+        (
+            "show gemm --source workload.m=3",
+            "--source prints 'gemm' as it was written: leave out 'workload.m=3'",
+        ),
+    ],
+)
+def test_a_command_that_makes_no_sense_is_refused(
+    words: str,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What could only be ignored, or counted wrongly, is refused instead."""
+    monkeypatch.chdir(tmp_path)
+    assert refused(words.split(), capsys) == reason
+
+
+def test_a_negative_seed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """Seeds are not negative."""
+    assert execute(["run", "teaching-4x4", "gemm", "--seed", "-1"]) == ExitCode.BAD_INPUT
+    assert "'--seed'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", ["-4", "0"])
+def test_a_config_is_corrected_in_its_own_words(
+    width: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong size in a config.json is named as the config names it."""
+    monkeypatch.chdir(tmp_path)
+    Path("config.json").write_text(CONFIG % width)
+    reason = refused(["run", "teaching-4x4", "config.json"], capsys)
+    assert reason == f"config.json: field 'n_embd' must be at least 1, not {width}"
+
+
+def test_a_full_disk_is_no_internal_error(tmp_path: Path) -> None:
+    """What fails while a file is being written is told with the file's name, and nothing is left behind."""
+    target = tmp_path / "r.html"
+    with (
+        pytest.raises(InputError, match=r"^can't write .*r\.html: no space left on device$"),
+        staged([target]),
+    ):
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_stdout_is_no_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`> /dev/full` gets a reason."""
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(InputError, match=r"^can't write to stdout: no space left on device$"):
+            write_stdout("some text")
+
+
+@pytest.mark.parametrize("delay_s", [0.3, 1.0])
+def test_ctrl_c_ends_a_run_without_a_trace(delay_s: float, tmp_path: Path) -> None:
+    """An interrupted run says so with exit code 130 and leaves no file, whenever it is interrupted."""
+    command = [sys.executable, "-m", "tilewright", "run", "tpu-v3-core", "llama-2-7b", "workload.seq=4096"]
+    command += ["workload.generate=9999", "--report", "r.html"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as run:
+        time.sleep(delay_s)
+        run.send_signal(signal.SIGINT)
+        _, told = run.communicate()
+    assert (run.returncode, told) == (ExitCode.INTERRUPTED, "interrupted\n")
+    assert list(tmp_path.iterdir()) == []
