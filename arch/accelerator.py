@@ -274,6 +274,7 @@ class Accelerator(Block):
     dma: Dma = Dma()
     mapper: Mapper = Mapper()
     technology: TechnologyChoice = TechnologyChoice()
+    """What it is made in; see docs/energy.md."""
 
     @model_validator(mode="after")
     def _no_buffer_takes_another_name(self) -> Accelerator:

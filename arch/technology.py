@@ -5,7 +5,8 @@ Every figure that is asked for is noted with its source, so that a result can li
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
@@ -22,6 +23,7 @@ from tilewright.arch.technology_tables import Confidence, Figure, Tables, flatte
 from tilewright.description.errors import InputError, Problem
 from tilewright.description.reading import read, read_text
 
+SRAM_UNITS = {"read_pj": "pJ", "write_pj": "pJ", "leak_mw": "mW", "area_mm2": "mm2"}
 _SHIPPED = ("arithmetic", "memory")
 
 
@@ -76,24 +78,32 @@ class Technology:
         """Return one SRAM bank at this node, the tables' correction factors applied; see
         `technology_sram`."""
         bank = sram(self.node_nm, capacity_bytes, width_bits, ports)
-        self._note_sram()
         energy, area = self.value("sram.energy_factor"), self.value("sram.area_factor")
-        return Sram(
+        corrected = Sram(
             read_pj=bank.read_pj * energy,
             write_pj=bank.write_pj * energy,
             leak_mw=bank.leak_mw * self.value("sram.leakage_factor"),
             area_mm2=bank.area_mm2 * area,
         )
+        self._note_sram(f"sram.{capacity_bytes:.0f}_bytes.{width_bits:g}_bits.{ports}_ports", corrected)
+        return corrected
 
-    def _note_sram(self) -> None:
+    def _note_sram(self, name: str, bank: Sram) -> None:
         grid = grid_nodes_nm()
-        scaled = "" if self.node_nm in grid else f"{', '.join(f'{node:g}' for node in grid)} nm"
         below = self.node_nm < grid[0]
-        source = f"{SRAM_SOURCE}; {_scaling_source()}" if below else SRAM_SOURCE
-        confidence: Confidence = "low" if below else "medium"
-        self.used["sram.grid"] = SourceRow(
-            "sram.grid", float(len(grid)), "nodes", self.node_nm, scaled, source, confidence
-        )
+        near = (grid[0],) if below else _neighbours(grid, self.node_nm)
+        for column, unit in SRAM_UNITS.items():
+            self.used[f"{name}.{column}"] = SourceRow(
+                constant=f"{name}.{column}",
+                value=float(getattr(bank, column)),
+                unit=unit,
+                node_nm=self.node_nm,
+                scaled_from=""
+                if near == (self.node_nm,)
+                else f"{', '.join(f'{node:g}' for node in near)} nm",
+                source=f"{SRAM_SOURCE}; {_scaling_source()}" if below else SRAM_SOURCE,
+                confidence="low" if below else "medium",
+            )
 
 
 def technology_of(accelerator: Accelerator) -> Technology:
@@ -160,6 +170,14 @@ def _cited(figures: tuple[Figure, ...], sources: Mapping[str, str]) -> tuple[Fig
 
 def _full(source: str, sources: Mapping[str, str]) -> str:
     return " ".join(sources.get(source, source).split())
+
+
+def _neighbours(nodes_nm: Sequence[float], node_nm: float) -> tuple[float, ...]:
+    """The node itself if it is among the ascending ones, else those on both sides of it."""
+    if node_nm in nodes_nm:
+        return (node_nm,)
+    above = bisect_left(nodes_nm, node_nm)
+    return tuple(nodes_nm[max(above - 1, 0) : above + 1])
 
 
 def _at_node(path: str, figures: tuple[Figure, ...], node_nm: float) -> tuple[float, tuple[Figure, ...]]:

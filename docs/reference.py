@@ -29,8 +29,19 @@ BLOCKS = {
     "buffers.NAME.": "Buffer",
     "dma.": "Dma",
     "mapper.": "Mapper",
+    "technology.": "TechnologyChoice",
 }
-NESTED = {"array", "vector", "vector.cycles", "buffers", "dram", "dma", "mapper"}
+NESTED = {
+    "array",
+    "vector",
+    "vector.cycles",
+    "buffers",
+    "dram",
+    "dma",
+    "mapper",
+    "technology",
+    "technology.figures",
+}
 """Keys that hold a block, which has rows of its own."""
 DRAM_KINDS = {"ideal": "IdealDram", "flat": "FlatDram", "banked": "BankedDram"}
 

@@ -72,7 +72,8 @@ def test_a_size_out_of_range_is_refused(
     [
         (
             "run teaching-4x4 softmax workload.rows=2000000000 workload.cols=2000000",
-            "softmax: tensor x has 4,000,000,000,000,000 elements, more than the 1,125,899,906,842,624 allowed",
+            "softmax: tensor x has 4,000,000,000,000,000 elements, "
+            "more than the 1,125,899,906,842,624 allowed",
         ),
         (
             "run teaching-4x4 gemm workload.m=2000000000 workload.k=20000 workload.n=20000",

@@ -243,7 +243,8 @@ def test_the_sram_is_cactis_on_the_grid() -> None:
     assert len(grid) == 356
     assert exact["read_pj"] == 350
     assert exact["write_pj"] == 356
-    assert min(exact.values()) > 100
+    assert exact["area_mm2"] == 356 - 79
+    assert exact["leak_mw"] > 100
 
 
 @given(node_nm=NODES, capacity=CAPACITIES, width=WIDTHS, ports=PORTS, more=st.floats(1, 16))
@@ -457,7 +458,19 @@ def test_a_preset_lists_the_constants_it_uses(name: str) -> None:
     assert kinds <= {array.operand, array.accumulator}
     assert len({row.constant.split(".")[1] for row in rows if row.constant.startswith("dram.")}) <= 1
     assert all(row.source and row.unit for row in rows)
-    assert any(row.constant == "sram.grid" for row in rows) == bool(accelerator.buffers)
+    banks = {row.constant.rpartition(".")[0] for row in rows if row.constant.endswith("_ports.read_pj")}
+    shapes = {(b.capacity_bytes // b.banks, b.width_bytes, b.ports) for b in accelerator.buffers.values()}
+    assert banks == {f"sram.{size}_bytes.{8 * width}_bits.{ports}_ports" for size, width, ports in shapes}
+
+
+def test_an_sram_says_which_grid_it_was_taken_from() -> None:
+    """On a node of the grid as it is, between two nodes from both, below 22 nm scaled from there."""
+    for node_nm, expected in ((45, ""), (28, "22, 32 nm"), (14, "22 nm")):
+        accelerator = load_accelerator("gemmini-default", [f"technology.node_nm={node_nm}"])
+        rows = [row for row in sources(accelerator) if row.constant.startswith("sram.65536_bytes")]
+        assert {row.constant.rpartition(".")[2] for row in rows} == set(COLUMNS)
+        assert {row.scaled_from for row in rows} == {expected}
+        assert all(("Stillmaker" in row.source) == (node_nm < 22) for row in rows)
 
 
 def test_units_follow_the_longest_ending() -> None:

@@ -1,0 +1,1 @@
+"""Attention mechanisms, one module each, all of one shape; see `base`."""
