@@ -109,12 +109,14 @@ def test_run_json_is_the_result(capsys: pytest.CaptureFixture[str], result: Resu
 
 @pytest.mark.usefixtures("calls")
 def test_run_csv_has_a_row_per_operator(capsys: pytest.CaptureFixture[str], result: Result) -> None:
-    """The columns are the operator's fields; the cycles add up."""
+    """The columns are the operator's fields, energy by component with its unit; cycles and energy add up."""
     assert execute(["run", "toy", "bert", "--format", "csv"]) == ExitCode.OK
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert list(rows[0]) == list(OperatorRow.__slots__)
+    parts = [f"energy_pj.{part}" for part in ("total", "array", "dram", "leakage")]
+    assert list(rows[0]) == [*OperatorRow.__slots__[:-1], *parts] == list(result.to_frame().columns)
     assert len(rows) == len(result.operators)
     assert sum(int(row["cycles"]) for row in rows) == result.cycles
+    assert sum(float(row["energy_pj.total"]) for row in rows) == pytest.approx(1e12 * result.energy_j["total"])
 
 
 def test_run_writes_trace_and_report(

@@ -68,7 +68,7 @@ app.command(
     "show",
     epilog=examples(
         "tilewright show gemmini-default arch.array.rows=32",
-        "tilewright show tpu-v1 --source > my-chip.yaml",
+        "tilewright show tpu-v1 --sources --format csv",
     ),
 )(show_command)
 app.command(
