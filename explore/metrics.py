@@ -41,7 +41,8 @@ def _unknown(parts: Sequence[str], depth: int, inner: Mapping[str, object]) -> s
         return f"unknown metric {metric!r}: {above!r} holds nothing further"
     meant = nearest(parts[depth], inner)
     if meant:
-        return f"unknown metric {metric!r}, did you mean {'.'.join((*parts[:depth], meant, *parts[depth + 1 :]))!r}?"
+        suggested = ".".join((*parts[:depth], meant, *parts[depth + 1 :]))
+        return f"unknown metric {metric!r}, did you mean {suggested!r}?"
     where = f"in {above!r}" if above else "here"
     return f"unknown metric {metric!r}; known {where}: {_listed(inner)}"
 

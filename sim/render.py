@@ -183,7 +183,9 @@ def _components_table(summary: Summary) -> Table:
         energy = (fractional(part.energy_j, "J"), percent(part.energy_share)) if part.energy_j else ("", "")
         area = (f"{part.area_mm2:,.4g}", percent(part.area_share)) if part.area_mm2 else ("", "")
         table.add_row(component_name(part.name), *energy, *area)
-    whole_energy, whole_area = (percent(1.0 if total else 0.0) for total in (summary.energy_j, summary.area_mm2))
+    whole_energy, whole_area = (
+        percent(1.0 if total else 0.0) for total in (summary.energy_j, summary.area_mm2)
+    )
     total = (fractional(summary.energy_j, "J"), whole_energy, f"{summary.area_mm2:,.4g}", whole_area)
     table.add_row("total", *total, style="dim")
     return table

@@ -15,9 +15,11 @@ def citations(sources: Sequence[Mapping[str, object]]) -> dict[str, int]:
 
 
 def source_cells(row: Mapping[str, object]) -> list[str]:
-    """A constant as text, in the order of `SOURCE_COLUMNS`: four digits, and nothing where there is none."""
+    """A constant as text, in the order of `SOURCE_COLUMNS`: at least four digits, and nothing where there is none."""
     return [_cell(row[column]) for column in SOURCE_COLUMNS]
 
 
 def _cell(value: object) -> str:
-    return "" if value is None else f"{value:,.4g}" if isinstance(value, int | float) else str(value)
+    if isinstance(value, int | float):
+        return f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+    return "" if value is None else str(value)

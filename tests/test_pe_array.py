@@ -26,11 +26,10 @@ IS: Dataflow = "input_stationary"
 OS: Dataflow = "output_stationary"
 DATAFLOWS = (WS, IS, OS)
 DRAINS: tuple[Literal["ideal", "exposed", "shadow"], ...] = ("ideal", "exposed", "shadow")
-SCALE_SIM_NAMES: dict[str, Dataflow] = {"ws": WS, "is": IS, "os": OS}
 
 # SCALE-Sim v3 (PyPI scalesim 3.0.0, MIT licence), runs of single GEMMs; it reports one cycle less, the last
 # index instead of the count.
-SCALE_SIM_RUNS = Path(__file__).parent / "data" / "bare_array_cycles.csv"
+SCALE_SIM_RUNS = Path(__file__).parent.parent / "explore" / "suites" / "bare-arrays.csv"
 SCALE_SIM = list(csv.DictReader(SCALE_SIM_RUNS.read_text().splitlines()))
 
 arrays = st.builds(
@@ -131,24 +130,28 @@ def test_active_cycles_are_those_with_a_mac() -> None:
 def test_closed_form_of_the_bare_array_is_scale_sims(row: dict[str, str]) -> None:
     """The closed form above agrees with every run of SCALE-Sim, however large."""
     array = _bare(row)
-    assert closed_form(array, int(row["m"]), int(row["k"]), int(row["n"])) == int(row["cycles"])
+    assert closed_form(array, *_shape(row)) == int(row["measured"])
 
 
 @pytest.mark.parametrize(
     "row",
-    [row for row in SCALE_SIM if int(row["cycles"]) <= 12_000],
+    [row for row in SCALE_SIM if int(row["measured"]) <= 12_000],
     ids=lambda row: "-".join(list(row.values())[:6]),
 )
 def test_stepping_the_bare_array_takes_scale_sims_cycles(row: dict[str, str]) -> None:
     """Stepped PE by PE, the bare array takes as long as SCALE-Sim's, ragged shapes included."""
-    a, b = operands(int(row["m"]), int(row["k"]), int(row["n"]))
+    a, b = operands(*_shape(row))
     pe = run(_bare(row), a, b)
-    assert pe.cycles == int(row["cycles"])
+    assert pe.cycles == int(row["measured"])
     assert np.array_equal(pe.result, a @ b)
 
 
 def _bare(row: dict[str, str]) -> Array:
-    return Array(rows=int(row["rows"]), cols=int(row["cols"]), dataflow=SCALE_SIM_NAMES[row["dataflow"]])
+    return Array.model_validate({key: row[f"arch.array.{key}"] for key in ("rows", "cols", "dataflow")})
+
+
+def _shape(row: dict[str, str]) -> Shape:
+    return int(row["workload.m"]), int(row["workload.k"]), int(row["workload.n"])
 
 
 @pytest.mark.parametrize("dataflow", DATAFLOWS)

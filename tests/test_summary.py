@@ -214,7 +214,10 @@ def test_the_notebook_view_is_well_formed_and_its_bar_is_full(result: Result) ->
     fragment = result._repr_html_()
     root = ElementTree.fromstring(re.sub(r"&(?:ensp|#9632);", " ", fragment))
     bars = [element for element in root.iter() if element.tag == "svg"]
-    assert [bar.attrib["aria-label"] for bar in bars] == ["cycles of the array by state", "energy by component"]
+    assert [bar.attrib["aria-label"] for bar in bars] == [
+        "cycles of the array by state",
+        "energy by component",
+    ]
     for bar in bars:
         assert sum(float(piece.attrib["width"]) for piece in bar.iter("rect")) == pytest.approx(560, abs=0.02)
     assert "58,200" in fragment

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tilewright.cli.output import columns_text, csv_text, write_stdout
-from tilewright.cli.overrides import split_overrides
+from tilewright.cli.technology import cost_facts, cost_table, sources_text, technology_rows
 from tilewright.cli.texts import Format, FormatOption, Overrides
+from tilewright.cli.validate import suite_rows
 from tilewright.description.errors import InputError
+from tilewright.description.prefixes import split_overrides
 
 if TYPE_CHECKING:
     from tilewright.arch.accelerator import Accelerator, Dram
@@ -27,6 +29,7 @@ class Listed(StrEnum):
     ACCELERATORS = "accelerators"
     WORKLOADS = "workloads"
     TECHNOLOGIES = "technologies"
+    SUITES = "suites"
 
 
 class Described(StrEnum):
@@ -34,19 +37,19 @@ class Described(StrEnum):
 
     ACCELERATOR = "accelerator"
     WORKLOAD = "workload"
+    SUITE = "suite"
 
 
 def list_command(
     what: Annotated[Listed, typer.Argument(metavar="|".join(Listed), help="What to list.")],
     output_format: FormatOption = Format.TABLE,
 ) -> None:
-    """List the presets, or the technology tables behind energy and area."""
-    from tilewright.cli.technology import technology_rows
-
+    """List the presets, the technology tables behind energy and area, or the validation suites."""
     makers = {
         Listed.ACCELERATORS: _accelerator_rows,
         Listed.WORKLOADS: _workload_rows,
         Listed.TECHNOLOGIES: technology_rows,
+        Listed.SUITES: suite_rows,
     }
     rows = makers[what]()
     if output_format is Format.JSON:
@@ -99,13 +102,15 @@ def show_command(
 
 
 def schema_command(
-    what: Annotated[Described, typer.Argument(metavar="accelerator|workload", help="Of which description.")],
+    what: Annotated[Described, typer.Argument(metavar="|".join(Described), help="Of which description.")],
 ) -> None:
     """Print the JSON Schema of a description, for editors."""
     if what is Described.ACCELERATOR:
         from tilewright.arch.load import accelerator_schema as schema
-    else:
+    elif what is Described.WORKLOAD:
         from tilewright.workloads.load import workload_schema as schema
+    else:
+        from tilewright.explore.suite import suite_schema as schema
     write_stdout(json.dumps(schema(), indent=2, ensure_ascii=False) + "\n")
 
 
@@ -181,14 +186,12 @@ def _source(name: str, kind: Literal["accelerator", "workload"]) -> str:
 
 def _sources(name: str, overrides: Sequence[str], output_format: Format) -> str:
     from tilewright.arch.load import load_accelerator
-    from tilewright.cli.technology import sources_text
 
     return sources_text(load_accelerator(name, overrides), output_format)
 
 
 def _accelerator_text(name: str, overrides: Sequence[str]) -> str:
     from tilewright.arch.load import load_accelerator, to_yaml
-    from tilewright.cli.technology import cost_facts, cost_table
 
     accelerator = load_accelerator(name, overrides)
     facts = [*_accelerator_facts(accelerator), *cost_facts(accelerator)]

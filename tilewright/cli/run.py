@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tilewright.cli.output import csv_text, note, staged, write_stdout
-from tilewright.cli.overrides import split_overrides
 from tilewright.cli.texts import (
     Fidelity,
     FidelityOption,
@@ -20,6 +19,7 @@ from tilewright.cli.texts import (
     SeedOption,
 )
 from tilewright.description.errors import InputError
+from tilewright.description.prefixes import split_overrides
 
 if TYPE_CHECKING:
     from tilewright.sim.result import Result

@@ -19,7 +19,10 @@ def cost_facts(accelerator: Accelerator) -> list[tuple[str, str]]:
     area, power = _area_and_power(accelerator)
     node = accelerator.technology.node_nm
     return [
-        ("area", f"{sum(area.values()):,.4g} mm² at {node:g} nm: cells and SRAM macros, no pads, no interfaces"),
+        (
+            "area",
+            f"{sum(area.values()):,.4g} mm² at {node:g} nm: cells and SRAM macros, no pads, no interfaces",
+        ),
         ("peak power", f"{sum(power.values()):,.4g} W with everything busy in every cycle: an upper bound"),
     ]
 
@@ -61,7 +64,7 @@ def technology_rows() -> list[dict[str, object]]:
     for path in shipped:
         depth = 2 if path.partition(".")[0] in _KINDS else 1
         groups.setdefault(".".join(path.split(".")[:depth]), []).append(path)
-    rows = []
+    rows: list[dict[str, object]] = []
     for name, paths in groups.items():
         given = {figure.node_nm for path in paths for figure in shipped[path] if figure.node_nm}
         keys = ", ".join(path.removeprefix(f"{name}.") for path in paths)
@@ -69,7 +72,9 @@ def technology_rows() -> list[dict[str, object]]:
     grid = "read, write, leakage and area of a bank by capacity, width and ports (CACTI 7)"
     scaled = [node for node in nodes().nodes_nm if not uncovered(node)]
     rows.append(_table_row("sram.grid", "SRAM", grid_nodes_nm(), grid))
-    rows.append(_table_row("scaling", "nodes", scaled, "energy and area between nodes; beyond them is an error"))
+    rows.append(
+        _table_row("scaling", "nodes", scaled, "energy and area between nodes; beyond them is an error")
+    )
     return rows
 
 
@@ -97,7 +102,10 @@ def _sources_table(rows: Sequence[dict[str, object]]) -> str:
 
     numbers = citations(rows)
     lines: list[dict[str, object]] = [
-        dict(zip(SOURCE_COLUMNS, source_cells(row), strict=True)) | {"source": f"[{numbers[str(row['source'])]}]"}
+        {
+            **dict(zip(SOURCE_COLUMNS, source_cells(row), strict=True)),
+            "source": f"[{numbers[str(row['source'])]}]",
+        }
         for row in rows
     ]
     cited = (

@@ -1,6 +1,7 @@
 """Overrides that say what they are of: `arch.KEY=VALUE` and `workload.KEY=VALUE`."""
 
 from __future__ import annotations
+
 from collections.abc import Sequence
 from difflib import get_close_matches
 
