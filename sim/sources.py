@@ -15,7 +15,7 @@ def citations(sources: Sequence[Mapping[str, object]]) -> dict[str, int]:
 
 
 def source_cells(row: Mapping[str, object]) -> list[str]:
-    """A constant as text, in the order of `SOURCE_COLUMNS`: at least four digits, and nothing where there is none."""
+    """A constant as text, in the order of `SOURCE_COLUMNS`; values with four digits or more."""
     return [_cell(row[column]) for column in SOURCE_COLUMNS]
 
 
