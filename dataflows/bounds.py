@@ -60,18 +60,22 @@ def candidates(spec: MatmulSpec, machine: Machine, split: Split, ends: tuple[int
     a_reads = np.where(one_k & (m_outer | (m_tiles == 1)), 1, n_tiles)
     b_reads = np.where(one_k & (~m_outer | (n_tiles == 1)), 1, m_tiles)
     array, last_array, streams = _array_work(spec, machine, split, (m, k, n), products)
-    loads = _load_bytes(spec, a_reads, b_reads, m_tiles)
+    operands = _operand_bytes(spec, a_reads, b_reads)
+    loads = operands + _side_bytes(spec, m_tiles)
     stores = 0 if spec.out.resident else spec.out.bytes
     last = _last_tile(spec, machine, split, shape.m - (m_tiles - 1) * m, shape.n - (n_tiles - 1) * n)
     first = _first_loads(spec, machine, split, m, k, n)
+    starts = np.maximum(first, _first_loads(spec, machine, split, m, k, n, only_b=True) + _preload(machine))
     latency = machine.dram_latency
     dma = np.maximum(_whole((loads + stores) / machine.peak_dram) - ends[0], 0) + ends[1]
-    loading = np.maximum(_whole(loads / machine.peak_dram) - ends[0], 0)
+    loading, loading_operands = (
+        np.maximum(_whole(size / machine.peak_dram) - ends[0], 0) for size in (loads, operands)
+    )
     vector = first + _vector_work(spec, machine)
     ports = [_whole(size / width) for size, width in zip(streams, machine.widths, strict=True)]
-    after_loads = loading + last_array + last
+    after_loads = np.maximum(loading_operands + last_array, loading) + last
     bound = np.maximum.reduce(
-        [array + first + last, after_loads, dma + (latency if stores else 0), vector, *ports]
+        [starts + array + last, after_loads, dma + (latency if stores else 0), vector, *ports]
     )
     return Candidates(m, k, n, m_outer, split, bound, loads + stores)
 
@@ -134,26 +138,41 @@ def _fits(spec: MatmulSpec, machine: Machine, m: Ints, k: Ints, n: Ints) -> NDAr
 def _array_work(
     spec: MatmulSpec, machine: Machine, split: Split, tile: tuple[Ints, Ints, Ints], products: int
 ) -> tuple[Ints, Ints, list[Floats]]:
-    """Cycles of the array over all ticks and on the last, and bytes of its streams through each buffer of a
-    core.
+    """Cycles of the array from its first operand to its last result, on the last tick alone, and bytes of its
+    streams through each buffer of a core.
 
-    A tick's streams hold the ports while it runs, so it takes at least as long as they do.
+    A tick's streams hold the ports while it runs, so it takes at least as long as they do. Apart from that,
+    the shadow registers may hold it up; one tick, the first or the last, they don't.
     """
     shape = spec.shape
-    array = cycles = np.zeros(tile[0].shape, dtype=np.int64)
+    none = np.zeros(tile[0].shape, dtype=np.int64)
+    paced = ported = pause = last_ported = last = none
     streamed = [np.zeros(tile[0].shape) for _ in range(machine.buffers)]
+    latency = 0
     for (m_count, m), (k_count, k), (n_count, n) in product(
         *(_edges(extent, size) for extent, size in zip((shape.m, shape.k, shape.n), tile, strict=True))
     ):
         ticks = m_count * k_count * n_count
         core_m = ceil_div(m, machine.cores) if split == "m" else m
         core_n = ceil_div(n, machine.cores) if split == "n" else n
-        cycles = tile_cycles(machine.array, core_m, k, core_n).total
+        cycles = tile_cycles(machine.array, core_m, k, core_n)
+        latency, last_ported = cycles.latency, cycles.stream
+        last = cycles.stream + latency
         for number, size in enumerate(_stream_bytes(spec, machine, core_m, k, core_n)):
             streamed[number] += ticks * size
-            cycles = np.maximum(cycles, _whole(size / machine.widths[number]))
-        array = array + ticks * np.where(ticks > 0, cycles, 0)
-    return array * products, cycles, [size * products for size in streamed]
+            port = _whole(size / machine.widths[number])
+            last_ported, last = np.maximum(last_ported, port), np.maximum(last, port)
+        held_up = np.where(ticks > 0, np.maximum(cycles.preload + cycles.shadow - cycles.swap, 0), 0)
+        pause = np.maximum(pause, held_up)
+        paced = paced + ticks * (cycles.stream + held_up)
+        ported = ported + ticks * last_ported
+    work = np.maximum(paced * products - pause + latency, ported * products - last_ported + last)
+    return work, last, [size * products for size in streamed]
+
+
+def _preload(machine: Machine) -> int:
+    """Cycles to shift in a stationary operand; `rows`, whatever the tile."""
+    return tile_cycles(machine.array, 1, 1, 1).preload
 
 
 def _stream_bytes(spec: MatmulSpec, machine: Machine, m: Ints, k: Ints, n: Ints) -> list[Floats]:
@@ -174,13 +193,19 @@ def _edges(extent: int, tile: Ints) -> list[tuple[Ints, Ints]]:
     return [(tiles - 1, tile), (np.ones_like(tile), extent - (tiles - 1) * tile)]
 
 
-def _load_bytes(spec: MatmulSpec, a_reads: Ints, b_reads: Ints, m_tiles: Ints) -> Floats:
-    """Bytes from DRAM, rounded down."""
+def _operand_bytes(spec: MatmulSpec, a_reads: Ints, b_reads: Ints) -> Floats:
+    """Bytes from DRAM that the array waits for, rounded down."""
     loads = np.zeros(a_reads.shape)
     if not spec.a.resident:
         loads += a_reads * (spec.a.elements * spec.a.bits / 8)
     if not spec.b.resident:
         loads += b_reads * (spec.b.elements * spec.b.bits / 8)
+    return loads
+
+
+def _side_bytes(spec: MatmulSpec, m_tiles: Ints) -> Floats:
+    """Bytes from DRAM that only the vector unit waits for, rounded down."""
+    loads = np.zeros(m_tiles.shape)
     loads += sum(side.elements * side.bits / 8 for side in spec.sides if not side.resident)
     for constant in spec.constants:
         if not constant.resident:
@@ -188,11 +213,14 @@ def _load_bytes(spec: MatmulSpec, a_reads: Ints, b_reads: Ints, m_tiles: Ints) -
     return loads
 
 
-def _first_loads(spec: MatmulSpec, machine: Machine, split: Split, m: Ints, k: Ints, n: Ints) -> Ints:
-    """Cycles before the array can start at all: the first tiles of what could not be prefetched."""
+def _first_loads(
+    spec: MatmulSpec, machine: Machine, split: Split, m: Ints, k: Ints, n: Ints, *, only_b: bool = False
+) -> Ints:
+    """Cycles before the array has its first operands, or B's: the first tiles of what could not be
+    prefetched."""
     batch = min(machine.cores, spec.shape.batch) if split == "batch" else 1
     size = np.zeros(m.shape)
-    if not (spec.a.resident or spec.a.early):
+    if not (spec.a.resident or spec.a.early or only_b):
         size += batch * m * k * spec.a.bits / 8
     if not (spec.b.resident or spec.b.early):
         size += batch * k * n * spec.b.bits / 8

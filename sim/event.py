@@ -8,18 +8,14 @@ order; so a loop that has become periodic can be skipped without being run (`dat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
-from typing import cast
 
 import simpy
 
 from tilewright.dataflows.program import Program, Tick, Transfer, drive, unrolled
+from tilewright.sim.array_model import ArrayTile, MakeArrays, Process, TimedArrays, happening, time_of
 from tilewright.sim.result import Slice
-
-Process = Generator[simpy.Event, object, None]
-ArrayWork = Callable[[simpy.Environment, Tick], Process]
-"""How the array spends a tick: one time-out, or every PE stepped."""
 
 _IDLE = Tick()
 
@@ -30,9 +26,12 @@ class State:
 
     dma: int = 0
     array: int = 0
+    """When the next tick may stream."""
+    shadow: int = 0
+    """When the array's shadow registers are free."""
     vector: int = 0
     done: int = 0
-    """When the last transfer or access so far is complete."""
+    """When the last transfer, access or result so far is complete."""
     release: int = 0
     """When the operands of two ticks before are done with."""
     output_free: int = 0
@@ -87,7 +86,7 @@ class RegionRun:
     cycles: int
     tally: Tally
     last_array: int
-    """When the array did its last work (0: none)."""
+    """When the array's last result was complete (0: none)."""
     last_vector: int
     slices: tuple[Slice, ...]
 
@@ -99,7 +98,7 @@ class EventMachine:
     buffers: int
     credit_bytes: int
     trace: bool = False
-    array_work: ArrayWork | None = None
+    arrays: MakeArrays = TimedArrays
     tally: Tally = field(default_factory=Tally)
     slices: list[Slice] = field(default_factory=list)
 
@@ -119,7 +118,7 @@ class EventMachine:
             s.leaving_ready, *s.ports,
         )  # fmt: skip
         relative = tuple(max(0, time - floor) for time in times)
-        key = (s.credit_bytes, id(s.behind), id(s.leaving), relative)
+        key = (s.credit_bytes, id(s.behind), id(s.leaving), s.array - s.shadow, relative)
         return Snapshot(key, floor, self.tally.values(), s)
 
     def skip(self, periods: int, since: Snapshot) -> None:
@@ -136,10 +135,12 @@ class EventMachine:
 
     def finish(self, prefetch: tuple[int, int]) -> RegionRun:
         """Let everything under way come to its end, the prefetch for the next region included."""
-        last_array = self.state.array if self.tally.array_busy else 0
+        last_array = self.state.behind_ready if self.tally.array_busy else 0
+        if last_array:
+            self.tally.fill_drain += last_array - self.state.array
         self.state = _Piece(self, (), prefetch, last=True).run()
         s = self.state
-        end = max(s.done, s.dma, s.array, s.vector, *s.ports)
+        end = max(s.done, s.dma, s.vector, *s.ports)
         last_vector = s.vector if self.tally.vector_busy else 0
         return RegionRun(end, self.tally, last_array, last_vector, tuple(self.slices))
 
@@ -150,8 +151,8 @@ class EventMachine:
 
 
 _TIMES = (
-    "dma", "array", "vector", "done", "release", "output_free", "behind_ready", "behind_side",
-    "leaving_ready",
+    "dma", "array", "shadow", "vector", "done", "release", "output_free", "behind_ready",
+    "behind_side", "leaving_ready",
 )  # fmt: skip
 
 
@@ -168,17 +169,18 @@ class _Job:
     """A tick on its way through the units. Each event's value is the time at which it happened."""
 
     __slots__ = (
-        "array_access", "array_done", "fills", "gone", "input", "ready", "released", "side", "store_access",
-        "tick", "vector_access", "weight",
+        "array_access", "array_done", "fills", "gone", "input", "ready", "released", "shifted", "side",
+        "store_access", "streamed", "tick", "vector_access", "weight", "work",
     )  # fmt: skip
 
     def __init__(self, env: simpy.Environment, tick: Tick) -> None:
         self.tick = tick
         self.weight, self.input, self.side = env.event(), env.event(), env.event()
-        self.array_done = env.event()
+        self.shifted, self.streamed, self.array_done = env.event(), env.event(), env.event()
         self.ready = env.event() if tick.vector else self.array_done
-        self.released = self.ready if tick.side or not tick.array else self.array_done
+        self.released = self.ready if tick.side or not tick.array else self.streamed
         self.gone = env.event() if tick.store else self.ready
+        self.work: ArrayTile | None = None
         self.fills: list[Access | None] = []
         self.store_access: Access | None = None
         self.array_access: list[Access] = []
@@ -246,26 +248,29 @@ class _Piece:
             job.nothing_to_load()
         self.chain = [*self._carried_over(state), *self.jobs]
         self.ports = [_Port(self.env, free) for free in state.ports]
+        self.arrays = machine.arrays(self.env, state.shadow)
         self._list_accesses()
 
     def run(self) -> State:
         """Run to the end; the state that is left."""
-        for process in (self._dma(), self._array(), self._vector(), *(port.serve() for port in self.ports)):
+        units = (self._dma(), self._shift(), self._array(), self._vector())
+        for process in (*units, *(port.serve() for port in self.ports)):
             self.env.process(process)
         self.env.run()
         leaving, behind = self.chain[-2:]
         return State(
             dma=self.dma,
             array=self.array,
+            shadow=self.arrays.shadow,
             vector=self.vector,
             done=self.done,
-            release=_time(leaving.released),
+            release=time_of(leaving.released),
             output_free=self.output_free,
             behind=behind.tick,
-            behind_ready=_time(behind.array_done),
-            behind_side=_time(behind.side),
+            behind_ready=time_of(behind.array_done),
+            behind_side=time_of(behind.side),
             leaving=leaving.tick,
-            leaving_ready=_time(leaving.ready),
+            leaving_ready=time_of(leaving.ready),
             ports=tuple(port.free for port in self.ports),
             credit_bytes=self.credit_bytes,
         )
@@ -273,21 +278,15 @@ class _Piece:
     def _carried_over(self, state: State) -> tuple[_Job, _Job]:
         """The two ticks under way, as far as they had come."""
         leaving, behind = _Job(self.env, state.leaving), _Job(self.env, state.behind)
-        if leaving.ready is not leaving.released:
-            self._at(leaving.released, state.release)
-        self._at(leaving.ready, state.leaving_ready)
-        self._at(behind.array_done, state.behind_ready)
-        self._at(behind.side, state.behind_side)
+        for event, time in {
+            leaving.released: state.release,
+            leaving.ready: state.leaving_ready,
+            behind.streamed: state.array,
+            behind.array_done: state.behind_ready,
+            behind.side: state.behind_side,
+        }.items():
+            happening(self.env, time, event)
         return leaving, behind
-
-    def _at(self, event: simpy.Event, time: int) -> None:
-        """Make an event happen at a time."""
-
-        def happen() -> Process:
-            yield self.env.timeout(time)
-            event.succeed(time)
-
-        self.env.process(happen())
 
     def _list_accesses(self) -> None:
         """Every port's accesses in the order of rule 4."""
@@ -391,6 +390,15 @@ class _Piece:
         job.gone.succeed(int(self.env.now))
         self.done = max(self.done, int(self.env.now) + latency)
 
+    def _shift(self) -> Process:
+        """The shift registers that bring stationary operands into the array: rule 2."""
+        for job in self.jobs:
+            if job.tick.array:
+                work = job.work = self.arrays.tile(job.tick)
+                yield job.weight
+                yield from work.shift()
+                job.shifted.succeed(int(self.env.now))
+
     def _array(self) -> Process:
         """The systolic array: rule 2."""
         yield self.env.timeout(self.array)
@@ -399,15 +407,17 @@ class _Piece:
             if self.chain[position].tick.closes_output:
                 slot = self.chain[position].gone
             waits = {"weight_stall": job.weight, "input_stall": job.input}
-            yield job.weight
-            yield job.input
             if job.tick.opens_output:
                 waits["output_stall"] = slot or self._slot_left_before()
-                yield waits["output_stall"]
+            for event in waits.values():
+                yield event
             if job.tick.array:
                 self._blame(waits)
-                yield from self._array_tick(job)
-            job.array_done.succeed(int(self.env.now))
+                yield job.shifted
+                assert job.work is not None, "it has shifted"
+                yield from self._array_tick(job, job.work)
+            else:
+                job.array_done.succeed(int(self.env.now))
         if slot is not None:
             self.env.process(self._note_slot(slot))
 
@@ -417,31 +427,40 @@ class _Piece:
 
     def _note_slot(self, slot: simpy.Event) -> Process:
         yield slot
-        self.output_free = _time(slot)
+        self.output_free = time_of(slot)
 
     def _blame(self, waits: dict[str, simpy.Event]) -> None:
-        """Charge the array's idle cycles to what it waited for last."""
+        """Charge the array's idle cycles so far to what it waited for last."""
         idle = int(self.env.now) - self.array
-        cause = max(waits, key=lambda each: _time(waits[each]))
+        cause = max(waits, key=lambda each: time_of(waits[each]))
         setattr(self.machine.tally, cause, getattr(self.machine.tally, cause) + idle)
+        self.array = int(self.env.now)
 
-    def _array_tick(self, job: _Job) -> Process:
+    def _array_tick(self, job: _Job, work: ArrayTile) -> Process:
         tick, start, tally = job.tick, int(self.env.now), self.machine.tally
         for access in job.array_access:
             access.asked.succeed(start)
-        if self.machine.array_work is None:
-            yield self.env.timeout(tick.array)
-        else:
-            yield from self.machine.array_work(self.env, tick)
-        worked = int(self.env.now)
+        yield from work.stream()
+        streamed = int(self.env.now)
+        self.env.process(self._results(job, work))
         for access in job.array_access:
             yield access.ended
-        self.array = int(self.env.now)
+        skew = tick.array - tick.array_streaming - tick.array_shift
         tally.array_busy += tick.array_streaming
-        tally.weight_shift += tick.array_shift
-        tally.fill_drain += worked - start - tick.array_streaming - tick.array_shift
-        tally.port_stall += self.array - worked
+        tally.fill_drain += skew
+        tally.weight_shift += streamed - self.array - tick.array_streaming - skew
+        self.array = int(self.env.now)
+        tally.port_stall += self.array - streamed
         self.machine.record("array", "tile", start, self.array)
+        job.streamed.succeed(self.array)
+
+    def _results(self, job: _Job, work: ArrayTile) -> Process:
+        """Have a tick's results complete when they have left the array and its accesses have ended."""
+        yield from work.drain()
+        for access in job.array_access:
+            yield access.ended
+        self.done = max(self.done, int(self.env.now))
+        job.array_done.succeed(int(self.env.now))
 
     def _vector(self) -> Process:
         """The vector unit: rule 3."""
@@ -463,10 +482,6 @@ class _Piece:
             job.ready.succeed(self.vector)
 
 
-def _time(event: simpy.Event) -> int:
-    return cast("int", event.value)
-
-
 def run_region(
     program: Program,
     buffers: int,
@@ -475,13 +490,13 @@ def run_region(
     *,
     fast_forward: bool = True,
     trace: bool = False,
-    array_work: ArrayWork | None = None,
+    arrays: MakeArrays = TimedArrays,
 ) -> RegionRun:
     """Run one region from its start until everything of it is complete.
 
     Without `fast_forward` every tick is run, in one environment.
     """
-    machine = EventMachine(buffers, credit_bytes, trace, array_work)
+    machine = EventMachine(buffers, credit_bytes, trace, arrays)
     if fast_forward:
         drive(program, machine)
     else:

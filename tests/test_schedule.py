@@ -38,12 +38,21 @@ maybe = st.none() | transfers()
 def ticks(draw: st.DrawFn, *, matmul: bool) -> Tick:
     closes = draw(st.booleans())
     array = draw(st.integers(1, 20)) if matmul else 0
+    streaming = draw(st.integers(1, array)) if matmul else 0
+    shift = draw(st.integers(0, array - streaming))
+    preload = draw(small) if matmul else 0
+    swap = draw(st.integers(0, array))
     return Tick(
         weight=draw(maybe) if matmul else None,
         input=draw(maybe) if matmul else None,
         side=tuple(draw(st.lists(transfers(), max_size=2))),
         array=array,
-        array_streaming=array,
+        array_streaming=streaming,
+        array_shift=shift,
+        array_preload=preload,
+        array_swap=swap,
+        array_shadow=draw(st.integers(swap - array, 12)),
+        array_latency=draw(small),
         array_ports=draw(ports) if matmul else (),
         vector=draw(small) if matmul else draw(st.integers(1, 12)),
         vector_ports=draw(ports),
@@ -95,7 +104,9 @@ def test_units_are_busy_for_what_the_program_holds(
     array = tally.array_busy + tally.weight_shift + tally.fill_drain
     idle = tally.weight_stall + tally.input_stall + tally.output_stall + tally.port_stall
 
-    assert tally.array_busy == sums.array
+    assert tally.array_busy == sums.array_streaming
+    assert tally.weight_shift >= sums.array_shift
+    assert tally.fill_drain >= sums.array - sums.array_streaming - sums.array_shift
     assert tally.vector_busy == sums.vector
     assert array + idle == run.last_array
     assert max(run.last_array, tally.vector_busy, tally.dma_busy) <= run.cycles
