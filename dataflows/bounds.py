@@ -7,6 +7,7 @@ candidates; the exact search visits candidates in the order of their bounds and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from math import ceil
@@ -19,10 +20,11 @@ from tilewright.dataflows.arith import Ints, ceil_div
 from tilewright.dataflows.machine import SLOTS, Machine
 from tilewright.dataflows.matmul import stream_counts
 from tilewright.dataflows.regions import MatmulSpec
-from tilewright.dataflows.systolic import tile_cycles
+from tilewright.dataflows.systolic import TileCycles, tile_cycles
 from tilewright.dataflows.tiling import Order, Split, Tiling, sizes
 
 Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Candidates:
     m: Ints
     k: Ints
     n: Ints
-    m_outer: NDArray[np.bool_]
+    m_outer: Mask
     split: Split
     bound: Ints
     traffic: Floats
@@ -59,7 +61,8 @@ def candidates(spec: MatmulSpec, machine: Machine, split: Split, ends: tuple[int
     one_k = k_tiles == 1
     a_reads = np.where(one_k & (m_outer | (m_tiles == 1)), 1, n_tiles)
     b_reads = np.where(one_k & (~m_outer | (n_tiles == 1)), 1, m_tiles)
-    array, last_array, streams = _array_work(spec, machine, split, (m, k, n), products)
+    ticks = list(_ticks(spec, machine, split, (m, k, n)))
+    paced, ported, pause, last_array, streams = _array_work(spec, machine, ticks, products)
     operands = _operand_bytes(spec, a_reads, b_reads)
     loads = operands + _side_bytes(spec, m_tiles)
     stores = 0 if spec.out.resident else spec.out.bytes
@@ -74,8 +77,26 @@ def candidates(spec: MatmulSpec, machine: Machine, split: Split, ends: tuple[int
     vector = first + _vector_work(spec, machine)
     ports = [_whole(size / width) for size, width in zip(streams, machine.widths, strict=True)]
     after_loads = np.maximum(loading_operands + last_array, loading) + last
+    loaded = (
+        ~one_k | np.where(m_outer, n_tiles == 1, m_tiles > 1),
+        ~one_k | np.where(m_outer, n_tiles > 1, m_tiles == 1),
+    )
+    trips = _Trips(spec, machine, split, ticks, loaded)
+    inner = np.where(m_outer, n_tiles, m_tiles)
+    full_outer = np.where(m_outer, shape.m // m, shape.n // n)
+    full_inner = np.where(m_outer, shape.n // n, shape.m // m)
+    always = np.ones_like(m_outer)
+    waits = np.where(k_tiles >= 3, trips.between(loaded, pause) * full_outer * (full_inner - 1), 0)
+    waits += np.where(one_k & (inner > 1), trips.between((always, always), pause) * (full_outer - 1), 0)
+    work = np.maximum.reduce(
+        [
+            paced + np.maximum(waits * products - trips.spared(ends[0]), 0),
+            ported,
+            trips.chained * products - trips.spared(ends[0]),
+        ]
+    )
     bound = np.maximum.reduce(
-        [starts + array + last, after_loads, dma + (latency if stores else 0), vector, *ports]
+        [starts + work + last, after_loads, dma + (latency if stores else 0), vector, *ports]
     )
     return Candidates(m, k, n, m_outer, split, bound, loads + stores)
 
@@ -95,7 +116,7 @@ def splits(spec: MatmulSpec, machine: Machine) -> tuple[Split, ...]:
     return ("batch", "m", "n") if spec.shape.batch > 1 else ("m", "n")
 
 
-def _grid(spec: MatmulSpec, machine: Machine, split: Split) -> tuple[Ints, Ints, Ints, NDArray[np.bool_]]:
+def _grid(spec: MatmulSpec, machine: Machine, split: Split) -> tuple[Ints, Ints, Ints, Mask]:
     """Every combination of tile sizes and loop order, sizes over all cores."""
     shape, array, effort = spec.shape, machine.array, machine.accelerator.mapper.effort
     quanta = {
@@ -116,7 +137,7 @@ def _grid(spec: MatmulSpec, machine: Machine, split: Split) -> tuple[Ints, Ints,
     return m, k, n, m_outer
 
 
-def _fits(spec: MatmulSpec, machine: Machine, m: Ints, k: Ints, n: Ints) -> NDArray[np.bool_]:
+def _fits(spec: MatmulSpec, machine: Machine, m: Ints, k: Ints, n: Ints) -> Mask:
     """Whether a core's tile has room in the buffers, in as many slots as are in flight."""
     needs: dict[Operand, Floats] = {
         "input": np.zeros(m.shape),
@@ -135,39 +156,128 @@ def _fits(spec: MatmulSpec, machine: Machine, m: Ints, k: Ints, n: Ints) -> NDAr
     return fits
 
 
-def _array_work(
-    spec: MatmulSpec, machine: Machine, split: Split, tile: tuple[Ints, Ints, Ints], products: int
-) -> tuple[Ints, Ints, list[Floats]]:
-    """Cycles of the array from its first operand to its last result, on the last tick alone, and bytes of its
-    streams through each buffer of a core.
+@dataclass(frozen=True, slots=True)
+class _Ticks:
+    """The ticks of one product that are of one size."""
 
-    A tick's streams hold the ports while it runs, so it takes at least as long as they do. Apart from that,
-    the shadow registers may hold it up; one tick, the first or the last, they don't.
-    """
+    count: Ints
+    m: Ints
+    k: Ints
+    n: Ints
+    core_m: Ints
+    core_n: Ints
+    last_k: bool
+    """Whether they end an output tile."""
+    cycles: TileCycles[Ints]
+
+
+def _ticks(
+    spec: MatmulSpec, machine: Machine, split: Split, tile: tuple[Ints, Ints, Ints]
+) -> Iterator[_Ticks]:
+    """Full tiles and those at the edges; the last one of all comes last."""
     shape = spec.shape
-    none = np.zeros(tile[0].shape, dtype=np.int64)
-    paced = ported = pause = last_ported = last = none
-    streamed = [np.zeros(tile[0].shape) for _ in range(machine.buffers)]
-    latency = 0
-    for (m_count, m), (k_count, k), (n_count, n) in product(
-        *(_edges(extent, size) for extent, size in zip((shape.m, shape.k, shape.n), tile, strict=True))
-    ):
-        ticks = m_count * k_count * n_count
+    m_edges, k_edges, n_edges = (
+        _edges(extent, size) for extent, size in zip((shape.m, shape.k, shape.n), tile, strict=True)
+    )
+    for (m_count, m), (last_k, (k_count, k)), (n_count, n) in product(m_edges, enumerate(k_edges), n_edges):
         core_m = ceil_div(m, machine.cores) if split == "m" else m
         core_n = ceil_div(n, machine.cores) if split == "n" else n
         cycles = tile_cycles(machine.array, core_m, k, core_n)
-        latency, last_ported = cycles.latency, cycles.stream
-        last = cycles.stream + latency
-        for number, size in enumerate(_stream_bytes(spec, machine, core_m, k, core_n)):
-            streamed[number] += ticks * size
+        yield _Ticks(m_count * k_count * n_count, m, k, n, core_m, core_n, bool(last_k), cycles)
+
+
+def _array_work(
+    spec: MatmulSpec, machine: Machine, ticks: list[_Ticks], products: int
+) -> tuple[Ints, Ints, Ints, Ints, list[Floats]]:
+    """Cycles of the array from its first operand to its last result, as the array itself and as its ports pace
+    it; those that the shadow registers hold up one tick at most; those of the last tick alone; and bytes of its
+    streams through each buffer of a core.
+
+    The shadow registers do not hold up one tick, the first or the last. A tick's streams hold the ports while it
+    runs, so it takes at least as long as they do.
+    """
+    paced = ported = pause = last_ported = last = np.zeros_like(ticks[0].count)
+    streamed = [np.zeros(paced.shape) for _ in range(machine.buffers)]
+    for each in ticks:
+        cycles = each.cycles
+        last_ported, last = cycles.stream, cycles.stream + cycles.latency
+        for number, size in enumerate(_stream_bytes(spec, machine, each.core_m, each.k, each.core_n)):
+            streamed[number] += each.count * size
             port = _whole(size / machine.widths[number])
             last_ported, last = np.maximum(last_ported, port), np.maximum(last, port)
-        held_up = np.where(ticks > 0, np.maximum(cycles.preload + cycles.shadow - cycles.swap, 0), 0)
-        pause = np.maximum(pause, held_up)
-        paced = paced + ticks * (cycles.stream + held_up)
-        ported = ported + ticks * last_ported
-    work = np.maximum(paced * products - pause + latency, ported * products - last_ported + last)
-    return work, last, [size * products for size in streamed]
+        held_up = np.maximum(cycles.preload + cycles.shadow - cycles.swap, 0)
+        pause = np.maximum(pause, np.where(each.count > 0, held_up, 0))
+        paced = paced + each.count * (cycles.stream + held_up)
+        ported = ported + each.count * last_ported
+    paced = paced * products - pause + ticks[-1].cycles.latency
+    ported = ported * products - last_ported + last
+    return paced, ported, pause, last, [size * products for size in streamed]
+
+
+class _Trips:
+    """What a tick waits for because its operands go into the slots of two ticks before: once those have been
+    streamed, these are loaded and then streamed. Where the vector unit has loads of its own, slots are free only
+    after its work on the output tile.
+
+    `loaded`: whether every tick loads A, and B.
+    """
+
+    def __init__(
+        self, spec: MatmulSpec, machine: Machine, split: Split, ticks: list[_Ticks], loaded: tuple[Mask, Mask]
+    ) -> None:
+        self._spec, self._machine, self._ticks = spec, machine, ticks
+        self._batch = min(machine.cores, spec.shape.batch) if split == "batch" else 1
+        self._loads = [np.where(each.count > 0, self._size(each, loaded), 0) for each in ticks]
+        has_sides = not all(each.resident for each in (*spec.sides, *spec.constants))
+        self._tails = [self._tail(each) * has_sides for each in ticks]
+
+    def _size(self, each: _Ticks, loaded: tuple[Mask, Mask]) -> Floats:
+        """Bytes that a tick loads for the array."""
+        size = np.zeros(each.count.shape)
+        if not self._spec.a.resident:
+            size += np.where(loaded[0], self._batch * each.m * each.k * self._spec.a.bits / 8, 0)
+        if not self._spec.b.resident:
+            size += np.where(loaded[1], self._batch * each.k * each.n * self._spec.b.bits / 8, 0)
+        return size
+
+    def _tail(self, each: _Ticks) -> Ints:
+        """From a tick's streaming to the end of the vector unit's work on it."""
+        work = self._spec.lane_cycles * each.core_m * each.core_n / self._machine.accelerator.vector.lanes
+        return _whole(work) + each.cycles.latency
+
+    @property
+    def chained(self) -> Ints:
+        """Cycles of one product: the ticks form two chains, one of every other tick, the longer of which is at
+        least half of both."""
+        total = longest = longest_tail = np.zeros_like(self._ticks[0].count)
+        for each, size, tail in zip(self._ticks, self._loads, self._tails, strict=True):
+            trip = np.where(size > 0, self._cycles(size) + each.cycles.stream, 0)
+            longest = np.maximum(longest, trip)
+            if each.last_k:
+                ends = np.where(size > 0, tail, 0)
+                longest_tail = np.maximum(longest_tail, ends)
+                trip = trip + ends
+            total = total + each.count * trip
+        return np.maximum(total // 2 - longest - longest_tail, 0)
+
+    def between(self, loaded: tuple[Mask, Mask], pause: Ints) -> Ints:
+        """Cycles that the array waits between two ticks, the one before the last of which ends an output tile
+        that is full, as is the tile of the tick to come, for which these are `loaded`."""
+        full = self._ticks[0]
+        size = self._size(full, loaded)
+        idle = self._tails[0] + self._cycles(size) - full.cycles.stream - 2 * pause
+        return np.where(size > 0, np.maximum(idle, 0), 0)
+
+    def spared(self, cycles: int) -> Ints | int:
+        """What prefetching that spares the DMA engine so many cycles takes off all this at most."""
+        if not cycles:
+            return 0
+        least = np.minimum.reduce([np.where(size > 0, size, np.inf) for size in self._loads])
+        loads = cycles // np.maximum(np.minimum(least / self._machine.peak_dram, cycles), 1).astype(np.int64) + 2
+        return cycles + loads * self._machine.dram_latency
+
+    def _cycles(self, size: Floats) -> Ints:
+        return _whole(size / self._machine.peak_dram) + self._machine.dram_latency
 
 
 def _preload(machine: Machine) -> int:
