@@ -45,10 +45,13 @@ class Candidates:
         return Tiling(int(self.m[index]), int(self.k[index]), int(self.n[index]), order, self.split)
 
 
-def candidates(spec: MatmulSpec, machine: Machine, split: Split, ends: tuple[int, int]) -> Candidates:
+def candidates(
+    spec: MatmulSpec, machine: Machine, split: Split, ends: tuple[int, int], credit_bytes: int
+) -> Candidates:
     """All tilings of the mapper's effort that fit, for one way to share the work among the cores.
 
-    `ends`: DMA cycles that prefetching spares the region, and those of its own prefetch for the next.
+    `ends`: DMA cycles that prefetching `credit_bytes` spares the region, and those of its own prefetch for
+    the next.
     """
     shape, cores = spec.shape, machine.cores
     m, k, n, m_outer = _grid(spec, machine, split)
@@ -77,24 +80,15 @@ def candidates(spec: MatmulSpec, machine: Machine, split: Split, ends: tuple[int
     vector = first + _vector_work(spec, machine)
     ports = [_whole(size / width) for size, width in zip(streams, machine.widths, strict=True)]
     after_loads = np.maximum(loading_operands + last_array, loading) + last
+    trips = _Trips(spec, machine, split, ticks[0], products)
+    prefetched = trips.prefetched(ticks, credit_bytes)
     loaded = (
         ~one_k | np.where(m_outer, n_tiles == 1, m_tiles > 1),
         ~one_k | np.where(m_outer, n_tiles > 1, m_tiles == 1),
     )
-    trips = _Trips(spec, machine, split, ticks, loaded)
-    inner = np.where(m_outer, n_tiles, m_tiles)
-    full_outer = np.where(m_outer, shape.m // m, shape.n // n)
-    full_inner = np.where(m_outer, shape.n // n, shape.m // m)
-    always = np.ones_like(m_outer)
-    waits = np.where(k_tiles >= 3, trips.between(loaded, pause) * full_outer * (full_inner - 1), 0)
-    waits += np.where(one_k & (inner > 1), trips.between((always, always), pause) * (full_outer - 1), 0)
-    work = np.maximum.reduce(
-        [
-            paced + np.maximum(waits * products - trips.spared(ends[0]), 0),
-            ported,
-            trips.chained * products - trips.spared(ends[0]),
-        ]
-    )
+    chained = trips.chained(ticks, loaded, prefetched)
+    waits = trips.between_outputs((m_outer, one_k, k_tiles >= 3), pause, prefetched)
+    work = np.maximum.reduce([paced + waits, ported, chained])
     bound = np.maximum.reduce(
         [starts + work + last, after_loads, dma + (latency if stores else 0), vector, *ports]
     )
@@ -189,12 +183,12 @@ def _ticks(
 def _array_work(
     spec: MatmulSpec, machine: Machine, ticks: list[_Ticks], products: int
 ) -> tuple[Ints, Ints, Ints, Ints, list[Floats]]:
-    """Cycles of the array from its first operand to its last result, as the array itself and as its ports pace
-    it; those that the shadow registers hold up one tick at most; those of the last tick alone; and bytes of its
-    streams through each buffer of a core.
+    """Cycles of the array from its first operand to its last result, as the array itself and as its ports
+    pace it; those that the shadow registers hold up one tick at most; those of the last tick alone; and bytes
+    of its streams through each buffer of a core.
 
-    The shadow registers do not hold up one tick, the first or the last. A tick's streams hold the ports while it
-    runs, so it takes at least as long as they do.
+    The shadow registers do not hold up one tick, the first or the last. A tick's streams hold the ports while
+    it runs, so it takes at least as long as they do.
     """
     paced = ported = pause = last_ported = last = np.zeros_like(ticks[0].count)
     streamed = [np.zeros(paced.shape) for _ in range(machine.buffers)]
@@ -216,20 +210,60 @@ def _array_work(
 
 class _Trips:
     """What a tick waits for because its operands go into the slots of two ticks before: once those have been
-    streamed, these are loaded and then streamed. Where the vector unit has loads of its own, slots are free only
-    after its work on the output tile.
+    streamed, these are loaded and then streamed. Where the vector unit has loads of its own, slots are free
+    only after its work on the output tile.
 
-    `loaded`: whether every tick loads A, and B.
+    `full` is the size of the tile as such, which none exceeds. Every amount here is a sum of durations, none
+    of them taken off, so that a faster machine never has a higher bound.
     """
 
-    def __init__(
-        self, spec: MatmulSpec, machine: Machine, split: Split, ticks: list[_Ticks], loaded: tuple[Mask, Mask]
-    ) -> None:
-        self._spec, self._machine, self._ticks = spec, machine, ticks
+    def __init__(self, spec: MatmulSpec, machine: Machine, split: Split, full: _Ticks, products: int) -> None:
+        self._spec, self._machine, self._full, self._products = spec, machine, full, products
         self._batch = min(machine.cores, spec.shape.batch) if split == "batch" else 1
-        self._loads = [np.where(each.count > 0, self._size(each, loaded), 0) for each in ticks]
-        has_sides = not all(each.resident for each in (*spec.sides, *spec.constants))
-        self._tails = [self._tail(each) * has_sides for each in ticks]
+        self._has_sides = not all(each.resident for each in (*spec.sides, *spec.constants))
+
+    def chained(self, ticks: list[_Ticks], loaded: tuple[Mask, Mask], prefetched: Ints) -> Ints:
+        """Cycles of all ticks: they form two chains, one of every other tick, the longer of which is at least
+        half of both. The first two ticks and the prefetched ones are left out."""
+        spec, full = self._spec, self._full
+        outputs = (spec.shape.m // full.m) * (spec.shape.n // full.n) * self._products
+        left_out = prefetched + 2
+        total = -left_out * self._trip(full, loaded)
+        for each in ticks:
+            total = total + each.count * self._products * self._trip(each, loaded)
+        tails = -2 * self._tail(full)
+        for each in ticks:
+            if each.last_k:
+                tails = tails + each.count * self._products * self._tail(each)
+        total = total + np.where((outputs >= 2) & (self._size(full, loaded) > 0), tails, 0)
+        return np.where(outputs * (spec.shape.k // full.k) >= left_out, total // 2, 0)
+
+    def between_outputs(self, nest: tuple[Mask, Mask, Mask], pause: Ints, prefetched: Ints) -> Ints:
+        """Cycles that the array waits between full output tiles, where the slots of the last tick of one are
+        loaded for the second tick of the next, and the array has only that one's first to do meanwhile. With
+        one tick along k, so do the last tick but one of an outer tile and the first of the next.
+
+        `nest`: whether m is the outer loop, and whether there is one tick along k, or three or more.
+        """
+        m_outer, one_k, many_k = nest
+        shape, full = self._spec.shape, self._full
+        tiles = shape.m // full.m, shape.n // full.n
+        outer, inner = np.where(m_outer, *tiles), np.where(m_outer, *tiles[::-1])
+        places = np.where(many_k, outer * (inner - 1), np.where(one_k & (inner > 1), outer - 1, 0))
+        trip = self._trip(full, (np.ones_like(m_outer), np.ones_like(m_outer)))
+        idle = self._tail(full) + trip - 2 * full.cycles.stream - 2 * pause
+        count = np.maximum(places * self._products - prefetched, 0)
+        return count * np.where(trip > 0, np.maximum(idle, 0), 0)
+
+    def prefetched(self, ticks: list[_Ticks], credit_bytes: int) -> Ints:
+        """How many ticks' loads so many bytes can spare, in part or whole."""
+        least = np.full(self._full.count.shape, np.inf)
+        for each in ticks:
+            for operand, elements in ((self._spec.a, each.m * each.k), (self._spec.b, each.k * each.n)):
+                if operand.early:
+                    size = self._batch * elements * operand.bits / 8
+                    least = np.where(each.count > 0, np.minimum(least, size), least)
+        return np.ceil(credit_bytes / least).astype(np.int64)
 
     def _size(self, each: _Ticks, loaded: tuple[Mask, Mask]) -> Floats:
         """Bytes that a tick loads for the array."""
@@ -240,44 +274,16 @@ class _Trips:
             size += np.where(loaded[1], self._batch * each.k * each.n * self._spec.b.bits / 8, 0)
         return size
 
+    def _trip(self, each: _Ticks, loaded: tuple[Mask, Mask]) -> Ints:
+        """From free slots to the end of a tick's streaming; 0 where it loads nothing."""
+        size = self._size(each, loaded)
+        cycles = _whole(size / self._machine.peak_dram) + self._machine.dram_latency + each.cycles.stream
+        return np.where(size > 0, cycles, 0)
+
     def _tail(self, each: _Ticks) -> Ints:
-        """From a tick's streaming to the end of the vector unit's work on it."""
+        """From the end of a tick's streaming to that of the vector unit's work, if slots wait for that."""
         work = self._spec.lane_cycles * each.core_m * each.core_n / self._machine.accelerator.vector.lanes
-        return _whole(work) + each.cycles.latency
-
-    @property
-    def chained(self) -> Ints:
-        """Cycles of one product: the ticks form two chains, one of every other tick, the longer of which is at
-        least half of both."""
-        total = longest = longest_tail = np.zeros_like(self._ticks[0].count)
-        for each, size, tail in zip(self._ticks, self._loads, self._tails, strict=True):
-            trip = np.where(size > 0, self._cycles(size) + each.cycles.stream, 0)
-            longest = np.maximum(longest, trip)
-            if each.last_k:
-                ends = np.where(size > 0, tail, 0)
-                longest_tail = np.maximum(longest_tail, ends)
-                trip = trip + ends
-            total = total + each.count * trip
-        return np.maximum(total // 2 - longest - longest_tail, 0)
-
-    def between(self, loaded: tuple[Mask, Mask], pause: Ints) -> Ints:
-        """Cycles that the array waits between two ticks, the one before the last of which ends an output tile
-        that is full, as is the tile of the tick to come, for which these are `loaded`."""
-        full = self._ticks[0]
-        size = self._size(full, loaded)
-        idle = self._tails[0] + self._cycles(size) - full.cycles.stream - 2 * pause
-        return np.where(size > 0, np.maximum(idle, 0), 0)
-
-    def spared(self, cycles: int) -> Ints | int:
-        """What prefetching that spares the DMA engine so many cycles takes off all this at most."""
-        if not cycles:
-            return 0
-        least = np.minimum.reduce([np.where(size > 0, size, np.inf) for size in self._loads])
-        loads = cycles // np.maximum(np.minimum(least / self._machine.peak_dram, cycles), 1).astype(np.int64) + 2
-        return cycles + loads * self._machine.dram_latency
-
-    def _cycles(self, size: Floats) -> Ints:
-        return _whole(size / self._machine.peak_dram) + self._machine.dram_latency
+        return (_whole(work) + each.cycles.latency) * self._has_sides
 
 
 def _preload(machine: Machine) -> int:

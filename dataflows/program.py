@@ -6,8 +6,9 @@ in `schedule` and the SimPy machine in `tilewright.sim` both follow, each on its
 
 1. The DMA engine serves, tick by tick: the tick's loads (weight, input, side), then the store of two ticks
    before. It starts a transfer when it is free, and a load not before the operands of two ticks before are
-   done with, that is, have been streamed (they have two slots). A transfer holds the engine for `occupancy` cycles and is complete
-   `latency` cycles after that.
+   done with (they have two slots): the array has streamed them, or, where the tick has side loads, the
+   vector unit has worked on it. A transfer holds the engine for `occupancy` cycles and is complete `latency`
+   cycles after that.
 2. The array streams a tick's operands from when the tick before has been streamed, the tick's weight (below)
    and input are there, and, for the first tick of an output tile, the output tile of two before has left its
    slot. Streaming takes `array` cycles; the tick's results are complete `array_latency` cycles after it, and

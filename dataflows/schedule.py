@@ -57,7 +57,7 @@ class Schedule:
             self.dma, self.array, self.vector, self.done, self.release, self.output_free,
             self.behind_ready, self.behind_side, self.leaving_ready, *self.ports,
         )  # fmt: skip
-        relative = tuple(time - floor if time > floor else 0 for time in times)
+        relative = tuple([time - floor if time > floor else 0 for time in times])
         shadow = self.array - self.shadow
         return Snapshot((self.credit_bytes, id(self.behind), id(self.leaving), shadow, relative), floor)
 

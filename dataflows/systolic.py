@@ -9,13 +9,14 @@ streamed length L, skew S = R + C - 2 (first to last PE) and P = R cycles to loa
 | weight stationary | K | N | M |
 | input stationary | K | M | N |
 
-Where folds overlap, tiles do too: the next tile streams in right behind, its stationary operand is loaded while
-this one's last fold streams, and this one's results leave meanwhile. So a tile is cut into what it takes before
-its first operand, from that to the next tile's, and after that.
+Where folds overlap, tiles do too: the next tile streams in right behind, its stationary operand is loaded
+while this one's last fold streams, and this one's results leave meanwhile. So a tile is cut into what it
+takes before its first operand, from that to the next tile's, and after that.
 
-Alone, a tile takes all three. On the bare machine (no overlap, one stationary register) these are n (P + L + S),
-or n (L + S) output stationary, as SCALE-Sim v3 counts them. What a machine overlaps is said in its description;
-each form is stepped out PE by PE in `tilewright.sim.pe_array`, which does not know these formulas.
+Alone, a tile takes all three. On the bare machine (no overlap, one stationary register) these are
+n (P + L + S), or n (L + S) output stationary, as SCALE-Sim v3 counts them. What a machine overlaps is said in
+its description; each form is stepped out PE by PE in `tilewright.sim.pe_array`, which does not know these
+formulas.
 """
 
 from __future__ import annotations
@@ -100,5 +101,12 @@ def tile_cycles(array: Array, m: Whole, k: Whole, n: Whole) -> TileCycles[Whole]
         stream, swap = (count - 1) * larger(fold, shift) + fold, fold
         shadow, latency = shadow + shift, after + shift
     return TileCycles(
-        preload, stream, latency, count * streamed, stream_skew=paid, skew=paid + after, swap=swap, shadow=shadow
+        preload,
+        stream,
+        latency,
+        count * streamed,
+        stream_skew=paid,
+        skew=paid + after,
+        swap=swap,
+        shadow=shadow,
     )

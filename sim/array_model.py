@@ -64,9 +64,7 @@ class TimedArrays:
 class _TimedTile:
     """`before` and `shadow` happen when the tick before and this one have left the shadow registers."""
 
-    def __init__(
-        self, env: simpy.Environment, tick: Tick, before: simpy.Event, shadow: simpy.Event
-    ) -> None:
+    def __init__(self, env: simpy.Environment, tick: Tick, before: simpy.Event, shadow: simpy.Event) -> None:
         self._env, self._tick, self._before, self._shadow = env, tick, before, shadow
 
     def shift(self) -> Process:

@@ -15,6 +15,7 @@ import simpy
 
 from tilewright.dataflows.program import Program, Tick, Transfer, drive, unrolled
 from tilewright.sim.array_model import ArrayTile, MakeArrays, Process, TimedArrays, happening, time_of
+from tilewright.sim.jobs import Access, Job, Port
 from tilewright.sim.result import Slice
 
 _IDLE = Tick()
@@ -165,69 +166,6 @@ def _shifted(since: State, now: State, cycles: int) -> State:
     return replace(now, ports=ports, **{name: time + cycles for name, time in moved.items()})
 
 
-class _Job:
-    """A tick on its way through the units. Each event's value is the time at which it happened."""
-
-    __slots__ = (
-        "array_access", "array_done", "fills", "gone", "input", "ready", "released", "shifted", "side",
-        "store_access", "streamed", "tick", "vector_access", "weight", "work",
-    )  # fmt: skip
-
-    def __init__(self, env: simpy.Environment, tick: Tick) -> None:
-        self.tick = tick
-        self.weight, self.input, self.side = env.event(), env.event(), env.event()
-        self.shifted, self.streamed, self.array_done = env.event(), env.event(), env.event()
-        self.ready = env.event() if tick.vector else self.array_done
-        self.released = self.ready if tick.side or not tick.array else self.streamed
-        self.gone = env.event() if tick.store else self.ready
-        self.work: ArrayTile | None = None
-        self.fills: list[Access | None] = []
-        self.store_access: Access | None = None
-        self.array_access: list[Access] = []
-        self.vector_access: list[Access] = []
-
-    def nothing_to_load(self) -> None:
-        """Have ready from the start what the tick does not load."""
-        for event, missing in (
-            (self.weight, self.tick.weight is None),
-            (self.input, self.tick.input is None),
-            (self.side, not self.tick.side),
-        ):
-            if missing:
-                event.succeed(0)
-
-
-class _Port:
-    """A buffer's ports: accesses in the order in which they were listed, each from when it is asked for."""
-
-    def __init__(self, env: simpy.Environment, free: int) -> None:
-        self.env, self.free = env, free
-        self.accesses: list[tuple[int, Access]] = []
-
-    def listed(self, cycles: int) -> Access:
-        """A new last access."""
-        access = Access(self.env.event(), self.env.event())
-        self.accesses.append((cycles, access))
-        return access
-
-    def serve(self) -> Process:
-        """The process."""
-        yield self.env.timeout(self.free)
-        for cycles, access in self.accesses:
-            yield access.asked
-            yield self.env.timeout(cycles)
-            self.free = int(self.env.now)
-            access.ended.succeed(self.free)
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """A use of a buffer's ports: asked for by a unit when it starts, ended by the port."""
-
-    asked: simpy.Event
-    ended: simpy.Event
-
-
 class _Piece:
     """Some ticks in an environment of their own, from a state to a state."""
 
@@ -243,11 +181,11 @@ class _Piece:
         self.env = simpy.Environment()
         self.dma, self.array, self.vector = state.dma, state.array, state.vector
         self.done, self.credit_bytes, self.output_free = state.done, state.credit_bytes, state.output_free
-        self.jobs = [_Job(self.env, tick) for tick in ticks]
+        self.jobs = [Job(self.env, tick) for tick in ticks]
         for job in self.jobs:
             job.nothing_to_load()
         self.chain = [*self._carried_over(state), *self.jobs]
-        self.ports = [_Port(self.env, free) for free in state.ports]
+        self.ports = [Port(self.env, free) for free in state.ports]
         self.arrays = machine.arrays(self.env, state.shadow)
         self._list_accesses()
 
@@ -275,9 +213,9 @@ class _Piece:
             credit_bytes=self.credit_bytes,
         )
 
-    def _carried_over(self, state: State) -> tuple[_Job, _Job]:
+    def _carried_over(self, state: State) -> tuple[Job, Job]:
         """The two ticks under way, as far as they had come."""
-        leaving, behind = _Job(self.env, state.leaving), _Job(self.env, state.behind)
+        leaving, behind = Job(self.env, state.leaving), Job(self.env, state.behind)
         for event, time in {
             leaving.released: state.release,
             leaving.ready: state.leaving_ready,
@@ -300,11 +238,11 @@ class _Piece:
             self._list_vector(self.chain[-1])
             self._list_store(self.chain[-1])
 
-    def _list_store(self, job: _Job) -> None:
+    def _list_store(self, job: Job) -> None:
         if job.tick.store is not None:
             job.store_access = self._listed(job.tick.store)
 
-    def _list_vector(self, job: _Job) -> None:
+    def _list_vector(self, job: Job) -> None:
         if job.tick.vector:
             job.vector_access = self._listed_work(job.tick.vector_ports)
 
@@ -330,7 +268,7 @@ class _Piece:
             yield from self._store(self.chain[-2])
             yield from self._store(self.chain[-1])
 
-    def _loads(self, job: _Job) -> Process:
+    def _loads(self, job: Job) -> Process:
         tick, fills = job.tick, iter(job.fills)
         for event, transfer in ((job.weight, tick.weight), (job.input, tick.input)):
             if transfer is not None:
@@ -375,14 +313,14 @@ class _Piece:
         yield self.env.timeout(max(0, earliest - self.env.now))
         event.succeed(int(self.env.now))
 
-    def _store(self, job: _Job) -> Process:
+    def _store(self, job: Job) -> Process:
         if job.tick.store is None:
             return
         yield job.ready
         yield from self._transfer(job.tick.store, job.store_access, "store")
         self.env.process(self._leaves(job, job.tick.store.latency))
 
-    def _leaves(self, job: _Job, latency: int) -> Process:
+    def _leaves(self, job: Job, latency: int) -> Process:
         """Free the output slot when the store has read it, and be done when it has arrived."""
         if job.store_access is not None:
             yield job.store_access.ended
@@ -409,8 +347,8 @@ class _Piece:
             waits = {"weight_stall": job.weight, "input_stall": job.input}
             if job.tick.opens_output:
                 waits["output_stall"] = slot or self._slot_left_before()
-            for event in waits.values():
-                yield event
+            for cause in waits:
+                yield waits[cause]
             if job.tick.array:
                 self._blame(waits)
                 yield job.shifted
@@ -436,7 +374,7 @@ class _Piece:
         setattr(self.machine.tally, cause, getattr(self.machine.tally, cause) + idle)
         self.array = int(self.env.now)
 
-    def _array_tick(self, job: _Job, work: ArrayTile) -> Process:
+    def _array_tick(self, job: Job, work: ArrayTile) -> Process:
         tick, start, tally = job.tick, int(self.env.now), self.machine.tally
         for access in job.array_access:
             access.asked.succeed(start)
@@ -454,7 +392,7 @@ class _Piece:
         self.machine.record("array", "tile", start, self.array)
         job.streamed.succeed(self.array)
 
-    def _results(self, job: _Job, work: ArrayTile) -> Process:
+    def _results(self, job: Job, work: ArrayTile) -> Process:
         """Have a tick's results complete when they have left the array and its accesses have ended."""
         yield from work.drain()
         for access in job.array_access:

@@ -131,8 +131,8 @@ class PeArray:
 
     @property
     def moving(self) -> bool:
-        """Whether anything is under way in the registers. If not, neither before a clock nor after it, no further
-        clock will change anything until a permit is given."""
+        """Whether anything is under way in the registers. If not, neither before a clock nor after it, no
+        further clock will change anything until a permit is given."""
         return any(grid.moving for grid in self._grids)
 
     @property
@@ -145,7 +145,7 @@ class PeArray:
         if self._grids and self._dtype == np.result_type(self._dtype, dtype):
             return
         if self._tiles:
-            raise ValueError("floating-point numbers can't follow on integers while those are in work")
+            raise ValueError("floats can't follow on integers in work")
         make: type[StationaryGrid | OutputStationaryGrid]
         output_stationary = self._array.dataflow == "output_stationary"
         make = OutputStationaryGrid if output_stationary else StationaryGrid
@@ -153,7 +153,7 @@ class PeArray:
         self._grids = [make(self._array, dtype) for _ in range(self._array.count)]
 
     def _grant(self) -> None:
-        """Hand the permits on to the grids; the arrays stream a tile after all have streamed the one before."""
+        """Hand the permits on to the grids. They stream a tile after all have streamed the one before."""
         before = True
         for tile in self._tiles:
             tile.permits.weight_ready = tile.weight_ready

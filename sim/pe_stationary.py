@@ -1,4 +1,4 @@
-"""A weight-stationary grid of PEs; also an input-stationary one, with the operands' roles exchanged by the caller."""
+"""A weight-stationary grid of PEs; also input stationary, with the operands' roles exchanged outside."""
 
 from __future__ import annotations
 

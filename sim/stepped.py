@@ -1,7 +1,7 @@
 """The `cycle` fidelity's array: every PE stepped on every cycle, on the tile's real data.
 
-It goes into the SimPy machine where `event` has a few time-outs per tile (`array_model`); all else is the same
-machine.
+It goes into the SimPy machine where `event` has a few time-outs per tile (`array_model`); all else is the
+same machine.
 """
 
 from __future__ import annotations
