@@ -97,12 +97,15 @@ class _Nest:
         m_outer = self.tiling.order == "mn"
         loads_a, loads_b = (reload_outer, reload_inner) if m_outer else (reload_inner, reload_outer)
         m, n = (outer, inner) if m_outer else (inner, outer)
-        ticks: list[Program] = []
-        for index in range(self.k_tiles):
-            tile = Tile(batch, m, self._size((self.spec.shape.k, self.tiling.k), index), n)
-            moment = Moment(loads_a, loads_b, index == 0, index == self.k_tiles - 1)
-            ticks.append((self._tick(tile, moment),))
-        return merged(ticks)
+        last = self.k_tiles - 1
+        distinct = {
+            index: self._tick(
+                Tile(batch, m, self._size((self.spec.shape.k, self.tiling.k), index), n),
+                Moment(loads_a, loads_b, index == 0, index == last),
+            )
+            for index in self._probe(self.k_tiles)
+        }
+        return merged([(distinct[index if index in (0, last) else 1],) for index in range(self.k_tiles)])
 
     @staticmethod
     def _size(dimension: tuple[int, int], index: int) -> int:
@@ -125,9 +128,13 @@ class _Nest:
             weight=self._load_b(tile) if moment.loads_b else None,
             input=self._load_a(tile) if moment.loads_a else None,
             side=self._sides(tile) if moment.last_k else (),
-            array=cycles.total,
+            array=cycles.stream,
             array_streaming=cycles.streaming,
-            array_shift=cycles.shift,
+            array_shift=cycles.stream_shift,
+            array_preload=cycles.preload,
+            array_swap=cycles.swap,
+            array_shadow=cycles.shadow,
+            array_latency=cycles.latency,
             array_ports=self._ports(read, write),
             vector=machine.vector_cycles(spec.lane_cycles * core.m * core.n) if moment.last_k else 0,
             vector_ports=self._ports(tail_read, tail_write),

@@ -217,6 +217,73 @@ def test_start_drops_the_tile_in_work() -> None:
     assert pe.cycles == closed_form(Array(rows=4, cols=4, dataflow=OS), 5, 7, 6)
 
 
+def test_a_tile_waits_for_its_permits() -> None:
+    """Nothing is shifted in before the weight is ready; nothing streams before the other operands are."""
+    pe = PeArray(Array(rows=4, cols=3, dataflow=WS))
+    a, b = operands(5, 4, 3)
+    tile = pe.queue(a, b)
+    steps(pe, 9)
+    assert [tile.shifted, pe.moving] == [False, False]
+    tile.weight_ready = True
+    steps(pe, 4)
+    assert tile.shifted
+    steps(pe, 9)
+    assert pe.mac_cycles == 0
+    tile.may_stream = True
+    steps(pe, 5 + 5)
+    assert tile.streamed
+    assert tile.done
+    assert np.array_equal(tile.result, a @ b)
+
+
+@pytest.mark.parametrize("dataflow", DATAFLOWS)
+def test_tiles_overlap_where_folds_do(dataflow: Dataflow) -> None:
+    """The second tile's operands enter right behind the first's, whose results come later."""
+    array = Array(rows=4, cols=4, dataflow=dataflow, fold_overlap=True, stationary_buffers=2)
+    pe = PeArray(array)
+    first, second = (pe.queue(*operands(4, 4, 4)) for _ in range(2))
+    for tile in (first, second):
+        tile.weight_ready = tile.may_stream = True
+    preload = 0 if dataflow == OS else 4
+    steps(pe, preload + 4)
+    assert first.streamed
+    assert not first.done
+    steps(pe, 4)
+    assert second.streamed
+    steps(pe, 6)
+    assert second.done
+    assert pe.cycles == preload + 4 + 4 + 6
+    assert not pe.step()
+
+
+def test_arrays_take_up_a_tile_together() -> None:
+    """An array with fewer folds waits for the others before it streams the next tile."""
+    pe = PeArray(Array(rows=2, cols=2, count=2, dataflow=WS, fold_overlap=True, stationary_buffers=2))
+    first, second = pe.queue(*operands(9, 6, 2)), pe.queue(*operands(9, 2, 4))
+    for tile in (first, second):
+        tile.weight_ready = tile.may_stream = True
+    steps(pe, 2 + 9 + 9 - 1)  # three folds: the second array has done with its one
+    second_macs = pe.mac_cycles - 9 * 6 * 2
+    assert not first.streamed
+    assert second_macs < 0
+    while pe.step():
+        pass
+    assert pe.cycles == 2 + 9 + 9 + 9 + 2
+
+
+def test_floats_do_not_follow_on_integers_in_work() -> None:
+    """The registers hold one kind of number at a time."""
+    pe = PeArray(Array(rows=2, cols=2, dataflow=WS))
+    pe.start(*operands(2, 2, 2))
+    with pytest.raises(ValueError, match=r"^floats can't follow on integers in work$"):
+        pe.queue(np.ones((2, 2)), np.ones((2, 2)))
+
+
+def steps(pe: PeArray, clocks: int) -> None:
+    for _ in range(clocks):
+        pe.step()
+
+
 def test_a_finished_array_stays_finished() -> None:
     """Without a tile, or after its last clock, a step does nothing and counts nothing."""
     pe = PeArray(Array(rows=2, cols=2, dataflow=WS))
