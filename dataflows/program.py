@@ -175,15 +175,15 @@ def _drive_loop(loop: Loop, engine: Engine[State]) -> None:
         drive(loop.body, engine)
 
 
-def merged(items: list[Program]) -> Program:
-    """The programs one after another, with equal neighbours folded into loops."""
-    runs: list[tuple[Program, int]] = []
-    for item in items:
-        if runs and runs[-1][0] == item:
-            runs[-1] = (item, runs[-1][1] + 1)
+def merged(runs: list[tuple[Program, int]]) -> Program:
+    """Programs one after another, each so many times, with equal neighbours folded into one loop."""
+    folded: list[tuple[Program, int]] = []
+    for program, times in runs:
+        if folded and folded[-1][0] == program:
+            folded[-1] = program, folded[-1][1] + times
         else:
-            runs.append((item, 1))
-    return tuple(part for body, times in runs for part in _repeated(body, times))
+            folded.append((program, times))
+    return tuple(part for program, times in folded for part in _repeated(program, times))
 
 
 def _repeated(body: Program, times: int) -> Program:

@@ -1,4 +1,4 @@
-"""What every attention mechanism is: a description, a reference in numpy, a lowering, and where it comes from.
+"""What every attention mechanism is: a description, a reference in numpy, a lowering, and its source.
 
 A mechanism is a module that defines its parameters (a frozen pydantic model with `kind` and the paper's
 defaults), `reference` (what it computes, on plain arrays), `lower` (what it costs, as operators), and one
@@ -40,7 +40,9 @@ what came after it."""
 class Parameters(BaseModel):
     """Base of every mechanism's description; each subclass adds `kind` and its own sizes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+    )
 
 
 @dataclass(frozen=True, slots=True)
