@@ -207,4 +207,4 @@ class Grid(Protocol):
 
     @property
     def moving(self) -> bool:
-        """Whether anything is under way in the registers."""
+        """Whether anything is under way in the registers, or was in the last clock."""

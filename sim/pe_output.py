@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.arch.accelerator import Array
-from tilewright.sim.pe_grids import Feed, Job, Sequencer, Values, Wave, own, tokens_of
+from tilewright.sim.pe_grids import BUBBLE, Feed, Job, Sequencer, Values, Wave, own, tokens_of
 
 
 class OutputStationaryGrid:
@@ -30,6 +30,7 @@ class OutputStationaryGrid:
         self._ripe = 0  # folds whose column 0 has
         self._accumulated = 0  # folds whose last PE has
         self._drained = 0  # folds whose sums have left
+        self._issued = False  # any operand in the last clock
         self._stream, self._drain = Sequencer(), Sequencer()
         self._left, self._top, self._bottom = Wave(rows), Wave(cols), Wave(cols)
         self._row, self._lane = np.arange(rows)[:, None], np.arange(cols)
@@ -63,7 +64,7 @@ class OutputStationaryGrid:
     @property
     def moving(self) -> bool:
         """See `Grid`."""
-        return self._stream.begun > self._finished
+        return self._issued or self._stream.begun > self._finished
 
     @property
     def _finished(self) -> int:
@@ -95,6 +96,7 @@ class OutputStationaryGrid:
         token = stream.issue(self._may_stream(drains_begun))
         if stream.at_first and self._to_stream and stream.issued == self._to_stream[0].stream_tokens.stop:
             self._to_stream.popleft()
+        self._issued = token != BUBBLE
         self._begun_ending += stream.closes(token)
         self._left.shift(token)
         self._top.shift(token)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.arch.accelerator import Array
-from tilewright.sim.pe_grids import Feed, Job, Sequencer, Wave, own, tokens_of
+from tilewright.sim.pe_grids import BUBBLE, Feed, Job, Sequencer, Wave, own, tokens_of
 
 
 class StationaryGrid:
@@ -28,6 +28,7 @@ class StationaryGrid:
         self._to_stream: deque[_Part] = deque()
         self._first_folds = [0]  # of each job, and of the next
         self._finished = 0  # folds
+        self._issued = False  # anything in the last clock
         self._load, self._stream = Sequencer(), Sequencer()
         self._left, self._top, self._bottom = Wave(rows), Wave(cols), Wave(cols)
         self._row, self._lane = np.arange(rows)[:, None], np.arange(cols)
@@ -61,7 +62,7 @@ class StationaryGrid:
     @property
     def moving(self) -> bool:
         """See `Grid`."""
-        return self._stream.begun > self._finished or self._top.busy
+        return self._issued or self._stream.begun > self._finished or self._top.busy
 
     def clock(self) -> int:
         """See `Grid`."""
@@ -86,6 +87,7 @@ class StationaryGrid:
             self._to_stream.popleft()
         if load.at_first and self._to_load and load.issued == self._to_load[0].load_tokens.stop:
             self._to_load.popleft()
+        self._issued = not token == word == BUBBLE
         self._left.shift(token)
         self._top.shift(word)
         self._bottom.shift(self._left.last)
