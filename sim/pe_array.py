@@ -133,7 +133,7 @@ class PeArray:
     def moving(self) -> bool:
         """Whether anything is under way in the registers. If not, neither before a clock nor after it, no
         further clock will change anything until a permit is given."""
-        return any(grid.moving for grid in self._grids)
+        return bool(self._tiles) and any(grid.moving for grid in self._grids)
 
     @property
     def result(self) -> Matrix:

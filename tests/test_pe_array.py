@@ -271,6 +271,20 @@ def test_arrays_take_up_a_tile_together() -> None:
     assert pe.cycles == 2 + 9 + 9 + 9 + 2
 
 
+@pytest.mark.parametrize("dataflow", DATAFLOWS)
+@pytest.mark.parametrize("size", [1, 3])
+def test_nothing_moves_between_tiles(dataflow: Dataflow, size: int) -> None:
+    """While a tile is in work something moves, even if it comes and goes in a clock; then nothing does."""
+    pe = PeArray(Array(rows=size, cols=size, dataflow=dataflow))
+    for _ in range(2):
+        tile = pe.queue(*operands(1, 1, 2))
+        tile.weight_ready = tile.may_stream = True
+        while not tile.done:
+            pe.step()
+            assert pe.moving or tile.done
+        assert not pe.moving
+
+
 def test_floats_do_not_follow_on_integers_in_work() -> None:
     """The registers hold one kind of number at a time."""
     pe = PeArray(Array(rows=2, cols=2, dataflow=WS))
