@@ -140,15 +140,27 @@ def test_a_full_stdout_is_no_internal_error(monkeypatch: pytest.MonkeyPatch) -> 
             write_stdout("some text")
 
 
+def _listen_to_interrupts() -> None:
+    """A job that a shell starts in the background ignores Ctrl-C, and its children with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("delay_s", [0.3, 1.0])
 def test_ctrl_c_ends_a_run_without_a_trace(delay_s: float, tmp_path: Path) -> None:
     """An interrupted run says so with exit code 130 and leaves no file, whenever it is interrupted."""
     command = [sys.executable, "-m", "tilewright", "run", "tpu-v3-core", "llama-2-7b", "workload.seq=4096"]
     command += ["workload.generate=9999", "--report", "r.html"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_listen_to_interrupts,
+    ) as run:
         time.sleep(delay_s)
         run.send_signal(signal.SIGINT)
-        _, told = run.communicate()
+        _, told = run.communicate(timeout=60)
     assert (run.returncode, told) == (ExitCode.INTERRUPTED, "interrupted\n")
     assert list(tmp_path.iterdir()) == []
