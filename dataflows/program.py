@@ -158,12 +158,17 @@ def _drive_loop(loop: Loop, engine: Engine[State]) -> None:
 
 def merged(items: list[Program]) -> Program:
     """The programs one after another, with equal neighbours folded into loops."""
+    return merged_runs([(item, 1) for item in items])
+
+
+def merged_runs(items: list[tuple[Program, int]]) -> Program:
+    """The programs, each so many times in a row, with equal neighbours folded into loops."""
     runs: list[tuple[Program, int]] = []
-    for item in items:
+    for item, times in items:
         if runs and runs[-1][0] == item:
-            runs[-1] = (item, runs[-1][1] + 1)
-        else:
-            runs.append((item, 1))
+            runs[-1] = (item, runs[-1][1] + times)
+        elif times:
+            runs.append((item, times))
     return tuple(part for body, times in runs for part in _repeated(body, times))
 
 

@@ -11,7 +11,7 @@ from math import ceil, floor
 
 from tilewright.dataflows.arith import ceil_div
 from tilewright.dataflows.machine import SLOTS, Machine
-from tilewright.dataflows.program import Ports, Program, Tick, Transfer, merged
+from tilewright.dataflows.program import Ports, Program, Tick, Transfer, merged_runs
 from tilewright.dataflows.regions import Operand, RowsSpec
 from tilewright.dataflows.tiling import sizes
 
@@ -58,12 +58,12 @@ def row_program(spec: RowsSpec, machine: Machine, tiling: RowTiling) -> Program:
     """The whole loop nest."""
     full, rest = divmod(spec.rows, tiling.rows)
     first = _row_tile(spec, machine, tiling, min(tiling.rows, spec.rows), first=True)
-    items = [first]
+    items = [(first, 1)]
     if full > 1:
-        items += [_row_tile(spec, machine, tiling, tiling.rows, first=False)] * (full - 1)
+        items.append((_row_tile(spec, machine, tiling, tiling.rows, first=False), full - 1))
     if rest and full:
-        items.append(_row_tile(spec, machine, tiling, rest, first=False))
-    return merged(items)
+        items.append((_row_tile(spec, machine, tiling, rest, first=False), 1))
+    return merged_runs(items)
 
 
 def _row_tile(spec: RowsSpec, machine: Machine, tiling: RowTiling, rows: int, *, first: bool) -> Program:
@@ -71,15 +71,14 @@ def _row_tile(spec: RowsSpec, machine: Machine, tiling: RowTiling, rows: int, *,
     if tiling.cols == spec.cols:
         return (_tick(spec, machine, rows, spec.cols, first=first, stores=True, work=1.0),)
     full, rest = divmod(spec.cols, tiling.cols)
-    pieces = [tiling.cols] * full + ([rest] if rest else [])
+    pieces = [(tiling.cols, full)] + ([(rest, 1)] if rest else [])
     work = 0.5 if spec.two_passes else 1.0
-    items: list[Program] = []
-    if spec.two_passes:
-        items += [
-            (_tick(spec, machine, rows, cols, first=first, stores=False, work=work),) for cols in pieces
-        ]
-    items += [(_tick(spec, machine, rows, cols, first=first, stores=True, work=work),) for cols in pieces]
-    return merged(items)
+    items: list[tuple[Program, int]] = []
+    for stores in (False, True) if spec.two_passes else (True,):
+        for cols, times in pieces:
+            tick = _tick(spec, machine, rows, cols, first=first, stores=stores, work=work)
+            items.append(((tick,), times))
+    return merged_runs(items)
 
 
 def _tick(

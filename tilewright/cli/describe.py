@@ -58,6 +58,12 @@ def show_command(
             "--source", help="Print it as written, with the comments on where its figures come from."
         ),
     ] = False,
+    training_memory: Annotated[
+        bool,
+        typer.Option(
+            "--training-memory", help="Print instead what training a workload keeps in memory (16 bits)."
+        ),
+    ] = False,
 ) -> None:
     """Show a resolved description, its peaks and totals. What is printed is itself a description."""
     arch_overrides, workload_overrides = split_overrides(overrides or [])
@@ -67,7 +73,11 @@ def show_command(
         raise InputError(f"override {foreign[0]!r} does not fit: {name!r} describes the {kind}")
     if source and overrides:
         raise InputError(f"--source prints {name!r} as it was written: leave out {overrides[0]!r}")
-    if source:
+    if training_memory and (source or kind == "accelerator"):
+        raise InputError("--training-memory is of a workload, and without --source")
+    if training_memory:
+        write_stdout(_training_memory_text(name, workload_overrides))
+    elif source:
         write_stdout(_source(name, kind))
     elif kind == "accelerator":
         write_stdout(_accelerator_text(name, arch_overrides))
@@ -217,6 +227,30 @@ def _workload_text(name: str, overrides: Sequence[str]) -> str:
 
     graph = load_workload(name, overrides)
     return _commented(_workload_facts(graph)) + to_yaml(describe_workload(name, overrides))
+
+
+def _training_memory_text(name: str, overrides: Sequence[str]) -> str:
+    from tilewright.sim.quantities import binary_bytes
+    from tilewright.workloads.load import describe_workload, load_workload
+    from tilewright.workloads.training_memory import training_report
+
+    run = describe_workload(name, overrides).model_dump()
+    if run.get("generate") or run.get("phase") == "decode":
+        raise InputError(f"{name}: training has no decode steps; leave out `generate` and `phase=decode`")
+    graph = load_workload(name, overrides)
+    return _columns(
+        [
+            {
+                "strategy": row.strategy,
+                "kept": binary_bytes(row.kept_bytes),
+                "working": binary_bytes(row.working_bytes),
+                "total": binary_bytes(row.total_bytes),
+                "recomputed_macs": row.recomputed_macs,
+                "share_of_forward": row.recomputed_macs / graph.macs if graph.macs else 0.0,
+            }
+            for row in training_report(graph)
+        ]
+    )
 
 
 def _workload_facts(graph: OperatorGraph) -> list[tuple[str, str]]:

@@ -40,7 +40,9 @@ what came after it."""
 class Parameters(BaseModel):
     """Base of every mechanism's description; each subclass adds `kind` and its own sizes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+    )
 
 
 @dataclass(frozen=True, slots=True)
