@@ -33,6 +33,7 @@ lint: .venv/.installed-dev
 golden: .venv/.installed-dev
 	$(BIN)/tilewright schema accelerator > docs/schema/accelerator.schema.json
 	$(BIN)/tilewright schema workload > docs/schema/workload.schema.json
+	$(BIN)/tilewright schema suite > docs/schema/suite.schema.json
 	$(BIN)/python docs/regenerate.py
 
 bench: .venv/.installed

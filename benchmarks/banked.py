@@ -1,8 +1,9 @@
 """How far banked DRAM departs from "more is never worse": `python -m benchmarks.banked`.
 
-With flat DRAM more bandwidth or buffer never costs a cycle (tests/test_laws.py). With banks and rows it can: a
-larger tile may fall onto the banks less well. This compares each machine with the next larger one, over a grid of
-standards, channels and buffers, and prints how often and by how much the larger one is slower.
+With flat DRAM more bandwidth or buffer never costs a cycle (tests/test_laws.py). With banks and rows more
+channels may: the pieces of a transfer fall onto them in another way. This compares each machine with the
+next larger one, over a grid of standards, channels and buffers, and prints how often and by how much the
+larger one is slower.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ candidates; the exact search visits candidates in the order of their bounds and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from math import ceil
@@ -19,10 +20,11 @@ from tilewright.dataflows.arith import Ints, ceil_div
 from tilewright.dataflows.machine import SLOTS, Machine
 from tilewright.dataflows.matmul import stream_counts
 from tilewright.dataflows.regions import MatmulSpec
-from tilewright.dataflows.systolic import tile_cycles
+from tilewright.dataflows.systolic import TileCycles, tile_cycles
 from tilewright.dataflows.tiling import Order, Split, Tiling, sizes
 
 Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Candidates:
     m: Ints
     k: Ints
     n: Ints
-    m_outer: NDArray[np.bool_]
+    m_outer: Mask
     split: Split
     bound: Ints
     traffic: Floats
@@ -43,10 +45,13 @@ class Candidates:
         return Tiling(int(self.m[index]), int(self.k[index]), int(self.n[index]), order, self.split)
 
 
-def candidates(spec: MatmulSpec, machine: Machine, split: Split, ends: tuple[int, int]) -> Candidates:
+def candidates(
+    spec: MatmulSpec, machine: Machine, split: Split, ends: tuple[int, int], credit_bytes: int
+) -> Candidates:
     """All tilings of the mapper's effort that fit, for one way to share the work among the cores.
 
-    `ends`: DMA cycles that prefetching spares the region, and those of its own prefetch for the next.
+    `ends`: DMA cycles that prefetching `credit_bytes` spares the region, and those of its own prefetch for
+    the next.
     """
     shape, cores = spec.shape, machine.cores
     m, k, n, m_outer = _grid(spec, machine, split)
@@ -59,19 +64,33 @@ def candidates(spec: MatmulSpec, machine: Machine, split: Split, ends: tuple[int
     one_k = k_tiles == 1
     a_reads = np.where(one_k & (m_outer | (m_tiles == 1)), 1, n_tiles)
     b_reads = np.where(one_k & (~m_outer | (n_tiles == 1)), 1, m_tiles)
-    array, last_array, streams = _array_work(spec, machine, split, (m, k, n), products)
-    loads = _load_bytes(spec, a_reads, b_reads, m_tiles)
+    ticks = list(_ticks(spec, machine, split, (m, k, n)))
+    paced, ported, pause, last_array, streams = _array_work(spec, machine, ticks, products)
+    operands = _operand_bytes(spec, a_reads, b_reads)
+    loads = operands + _side_bytes(spec, m_tiles)
     stores = 0 if spec.out.resident else spec.out.bytes
     last = _last_tile(spec, machine, split, shape.m - (m_tiles - 1) * m, shape.n - (n_tiles - 1) * n)
     first = _first_loads(spec, machine, split, m, k, n)
+    starts = np.maximum(first, _first_loads(spec, machine, split, m, k, n, only_b=True) + _preload(machine))
     latency = machine.dram_latency
     dma = np.maximum(_whole((loads + stores) / machine.peak_dram) - ends[0], 0) + ends[1]
-    loading = np.maximum(_whole(loads / machine.peak_dram) - ends[0], 0)
+    loading, loading_operands = (
+        np.maximum(_whole(size / machine.peak_dram) - ends[0], 0) for size in (loads, operands)
+    )
     vector = first + _vector_work(spec, machine)
     ports = [_whole(size / width) for size, width in zip(streams, machine.widths, strict=True)]
-    after_loads = loading + last_array + last
+    after_loads = np.maximum(loading_operands + last_array, loading) + last
+    trips = _Trips(spec, machine, split, ticks[0], products)
+    prefetched = trips.prefetched(ticks, credit_bytes)
+    loaded = (
+        ~one_k | np.where(m_outer, n_tiles == 1, m_tiles > 1),
+        ~one_k | np.where(m_outer, n_tiles > 1, m_tiles == 1),
+    )
+    chained = trips.chained(ticks, loaded, prefetched)
+    waits = trips.between_outputs((m_outer, one_k, k_tiles >= 3), pause, prefetched)
+    work = np.maximum.reduce([paced + waits, ported, chained])
     bound = np.maximum.reduce(
-        [array + first + last, after_loads, dma + (latency if stores else 0), vector, *ports]
+        [starts + work + last, after_loads, dma + (latency if stores else 0), vector, *ports]
     )
     return Candidates(m, k, n, m_outer, split, bound, loads + stores)
 
@@ -91,7 +110,7 @@ def splits(spec: MatmulSpec, machine: Machine) -> tuple[Split, ...]:
     return ("batch", "m", "n") if spec.shape.batch > 1 else ("m", "n")
 
 
-def _grid(spec: MatmulSpec, machine: Machine, split: Split) -> tuple[Ints, Ints, Ints, NDArray[np.bool_]]:
+def _grid(spec: MatmulSpec, machine: Machine, split: Split) -> tuple[Ints, Ints, Ints, Mask]:
     """Every combination of tile sizes and loop order, sizes over all cores."""
     shape, array, effort = spec.shape, machine.array, machine.accelerator.mapper.effort
     quanta = {
@@ -112,7 +131,7 @@ def _grid(spec: MatmulSpec, machine: Machine, split: Split) -> tuple[Ints, Ints,
     return m, k, n, m_outer
 
 
-def _fits(spec: MatmulSpec, machine: Machine, m: Ints, k: Ints, n: Ints) -> NDArray[np.bool_]:
+def _fits(spec: MatmulSpec, machine: Machine, m: Ints, k: Ints, n: Ints) -> Mask:
     """Whether a core's tile has room in the buffers, in as many slots as are in flight."""
     needs: dict[Operand, Floats] = {
         "input": np.zeros(m.shape),
@@ -131,29 +150,145 @@ def _fits(spec: MatmulSpec, machine: Machine, m: Ints, k: Ints, n: Ints) -> NDAr
     return fits
 
 
-def _array_work(
-    spec: MatmulSpec, machine: Machine, split: Split, tile: tuple[Ints, Ints, Ints], products: int
-) -> tuple[Ints, Ints, list[Floats]]:
-    """Cycles of the array over all ticks and on the last, and bytes of its streams through each buffer of a
-    core.
+@dataclass(frozen=True, slots=True)
+class _Ticks:
+    """The ticks of one product that are of one size."""
 
-    A tick's streams hold the ports while it runs, so it takes at least as long as they do.
-    """
+    count: Ints
+    m: Ints
+    k: Ints
+    n: Ints
+    core_m: Ints
+    core_n: Ints
+    last_k: bool
+    """Whether they end an output tile."""
+    cycles: TileCycles[Ints]
+
+
+def _ticks(
+    spec: MatmulSpec, machine: Machine, split: Split, tile: tuple[Ints, Ints, Ints]
+) -> Iterator[_Ticks]:
+    """Full tiles and those at the edges; the last one of all comes last."""
     shape = spec.shape
-    array = cycles = np.zeros(tile[0].shape, dtype=np.int64)
-    streamed = [np.zeros(tile[0].shape) for _ in range(machine.buffers)]
-    for (m_count, m), (k_count, k), (n_count, n) in product(
-        *(_edges(extent, size) for extent, size in zip((shape.m, shape.k, shape.n), tile, strict=True))
-    ):
-        ticks = m_count * k_count * n_count
+    m_edges, k_edges, n_edges = (
+        _edges(extent, size) for extent, size in zip((shape.m, shape.k, shape.n), tile, strict=True)
+    )
+    for (m_count, m), (last_k, (k_count, k)), (n_count, n) in product(m_edges, enumerate(k_edges), n_edges):
         core_m = ceil_div(m, machine.cores) if split == "m" else m
         core_n = ceil_div(n, machine.cores) if split == "n" else n
-        cycles = tile_cycles(machine.array, core_m, k, core_n).total
-        for number, size in enumerate(_stream_bytes(spec, machine, core_m, k, core_n)):
-            streamed[number] += ticks * size
-            cycles = np.maximum(cycles, _whole(size / machine.widths[number]))
-        array = array + ticks * np.where(ticks > 0, cycles, 0)
-    return array * products, cycles, [size * products for size in streamed]
+        cycles = tile_cycles(machine.array, core_m, k, core_n)
+        yield _Ticks(m_count * k_count * n_count, m, k, n, core_m, core_n, bool(last_k), cycles)
+
+
+def _array_work(
+    spec: MatmulSpec, machine: Machine, ticks: list[_Ticks], products: int
+) -> tuple[Ints, Ints, Ints, Ints, list[Floats]]:
+    """Cycles of the array from its first operand to its last result, as the array itself and as its ports
+    pace it; those that the shadow registers hold up one tick at most; those of the last tick alone; and bytes
+    of its streams through each buffer of a core.
+
+    The shadow registers do not hold up one tick, the first or the last. A tick's streams hold the ports while
+    it runs, so it takes at least as long as they do.
+    """
+    paced = ported = pause = last_ported = last = np.zeros_like(ticks[0].count)
+    streamed = [np.zeros(paced.shape) for _ in range(machine.buffers)]
+    for each in ticks:
+        cycles = each.cycles
+        last_ported, last = cycles.stream, cycles.stream + cycles.latency
+        for number, size in enumerate(_stream_bytes(spec, machine, each.core_m, each.k, each.core_n)):
+            streamed[number] += each.count * size
+            port = _whole(size / machine.widths[number])
+            last_ported, last = np.maximum(last_ported, port), np.maximum(last, port)
+        held_up = np.maximum(cycles.preload + cycles.shadow - cycles.swap, 0)
+        pause = np.maximum(pause, np.where(each.count > 0, held_up, 0))
+        paced = paced + each.count * (cycles.stream + held_up)
+        ported = ported + each.count * last_ported
+    paced = paced * products - pause + ticks[-1].cycles.latency
+    ported = ported * products - last_ported + last
+    return paced, ported, pause, last, [size * products for size in streamed]
+
+
+class _Trips:
+    """What a tick waits for because its operands go into the slots of two ticks before: once those have been
+    streamed, these are loaded and then streamed. Where the vector unit has loads of its own, slots are free
+    only after its work on the output tile.
+
+    `full` is the size of the tile as such, which none exceeds. Every amount here is a sum of durations, none
+    of them taken off, so that a faster machine never has a higher bound.
+    """
+
+    def __init__(self, spec: MatmulSpec, machine: Machine, split: Split, full: _Ticks, products: int) -> None:
+        self._spec, self._machine, self._full, self._products = spec, machine, full, products
+        self._batch = min(machine.cores, spec.shape.batch) if split == "batch" else 1
+        self._has_sides = not all(each.resident for each in (*spec.sides, *spec.constants))
+
+    def chained(self, ticks: list[_Ticks], loaded: tuple[Mask, Mask], prefetched: Ints) -> Ints:
+        """Cycles of all ticks: they form two chains, one of every other tick, the longer of which is at least
+        half of both. The first two ticks and the prefetched ones are left out."""
+        spec, full = self._spec, self._full
+        outputs = (spec.shape.m // full.m) * (spec.shape.n // full.n) * self._products
+        left_out = prefetched + 2
+        total = -left_out * self._trip(full, loaded)
+        for each in ticks:
+            total = total + each.count * self._products * self._trip(each, loaded)
+        tails = -2 * self._tail(full)
+        for each in ticks:
+            if each.last_k:
+                tails = tails + each.count * self._products * self._tail(each)
+        total = total + np.where((outputs >= 2) & (self._size(full, loaded) > 0), tails, 0)
+        return np.where(outputs * (spec.shape.k // full.k) >= left_out, total // 2, 0)
+
+    def between_outputs(self, nest: tuple[Mask, Mask, Mask], pause: Ints, prefetched: Ints) -> Ints:
+        """Cycles that the array waits between full output tiles, where the slots of the last tick of one are
+        loaded for the second tick of the next, and the array has only that one's first to do meanwhile. With
+        one tick along k, so do the last tick but one of an outer tile and the first of the next.
+
+        `nest`: whether m is the outer loop, and whether there is one tick along k, or three or more.
+        """
+        m_outer, one_k, many_k = nest
+        shape, full = self._spec.shape, self._full
+        tiles = shape.m // full.m, shape.n // full.n
+        outer, inner = np.where(m_outer, *tiles), np.where(m_outer, *tiles[::-1])
+        places = np.where(many_k, outer * (inner - 1), np.where(one_k & (inner > 1), outer - 1, 0))
+        trip = self._trip(full, (np.ones_like(m_outer), np.ones_like(m_outer)))
+        idle = self._tail(full) + trip - 2 * full.cycles.stream - 2 * pause
+        count = np.maximum(places * self._products - prefetched, 0)
+        return count * np.where(trip > 0, np.maximum(idle, 0), 0)
+
+    def prefetched(self, ticks: list[_Ticks], credit_bytes: int) -> Ints:
+        """How many ticks' loads so many bytes can spare, in part or whole."""
+        least = np.full(self._full.count.shape, np.inf)
+        for each in ticks:
+            for operand, elements in ((self._spec.a, each.m * each.k), (self._spec.b, each.k * each.n)):
+                if operand.early:
+                    size = self._batch * elements * operand.bits / 8
+                    least = np.where(each.count > 0, np.minimum(least, size), least)
+        return np.ceil(credit_bytes / least).astype(np.int64)
+
+    def _size(self, each: _Ticks, loaded: tuple[Mask, Mask]) -> Floats:
+        """Bytes that a tick loads for the array."""
+        size = np.zeros(each.count.shape)
+        if not self._spec.a.resident:
+            size += np.where(loaded[0], self._batch * each.m * each.k * self._spec.a.bits / 8, 0)
+        if not self._spec.b.resident:
+            size += np.where(loaded[1], self._batch * each.k * each.n * self._spec.b.bits / 8, 0)
+        return size
+
+    def _trip(self, each: _Ticks, loaded: tuple[Mask, Mask]) -> Ints:
+        """From free slots to the end of a tick's streaming; 0 where it loads nothing."""
+        size = self._size(each, loaded)
+        cycles = _whole(size / self._machine.peak_dram) + self._machine.dram_latency + each.cycles.stream
+        return np.where(size > 0, cycles, 0)
+
+    def _tail(self, each: _Ticks) -> Ints:
+        """From the end of a tick's streaming to that of the vector unit's work, if slots wait for that."""
+        work = self._spec.lane_cycles * each.core_m * each.core_n / self._machine.accelerator.vector.lanes
+        return (_whole(work) + each.cycles.latency) * self._has_sides
+
+
+def _preload(machine: Machine) -> int:
+    """Cycles to shift in a stationary operand; `rows`, whatever the tile."""
+    return tile_cycles(machine.array, 1, 1, 1).preload
 
 
 def _stream_bytes(spec: MatmulSpec, machine: Machine, m: Ints, k: Ints, n: Ints) -> list[Floats]:
@@ -174,13 +309,19 @@ def _edges(extent: int, tile: Ints) -> list[tuple[Ints, Ints]]:
     return [(tiles - 1, tile), (np.ones_like(tile), extent - (tiles - 1) * tile)]
 
 
-def _load_bytes(spec: MatmulSpec, a_reads: Ints, b_reads: Ints, m_tiles: Ints) -> Floats:
-    """Bytes from DRAM, rounded down."""
+def _operand_bytes(spec: MatmulSpec, a_reads: Ints, b_reads: Ints) -> Floats:
+    """Bytes from DRAM that the array waits for, rounded down."""
     loads = np.zeros(a_reads.shape)
     if not spec.a.resident:
         loads += a_reads * (spec.a.elements * spec.a.bits / 8)
     if not spec.b.resident:
         loads += b_reads * (spec.b.elements * spec.b.bits / 8)
+    return loads
+
+
+def _side_bytes(spec: MatmulSpec, m_tiles: Ints) -> Floats:
+    """Bytes from DRAM that only the vector unit waits for, rounded down."""
+    loads = np.zeros(m_tiles.shape)
     loads += sum(side.elements * side.bits / 8 for side in spec.sides if not side.resident)
     for constant in spec.constants:
         if not constant.resident:
@@ -188,11 +329,14 @@ def _load_bytes(spec: MatmulSpec, a_reads: Ints, b_reads: Ints, m_tiles: Ints) -
     return loads
 
 
-def _first_loads(spec: MatmulSpec, machine: Machine, split: Split, m: Ints, k: Ints, n: Ints) -> Ints:
-    """Cycles before the array can start at all: the first tiles of what could not be prefetched."""
+def _first_loads(
+    spec: MatmulSpec, machine: Machine, split: Split, m: Ints, k: Ints, n: Ints, *, only_b: bool = False
+) -> Ints:
+    """Cycles before the array has its first operands, or B's: the first tiles of what could not be
+    prefetched."""
     batch = min(machine.cores, spec.shape.batch) if split == "batch" else 1
     size = np.zeros(m.shape)
-    if not (spec.a.resident or spec.a.early):
+    if not (spec.a.resident or spec.a.early or only_b):
         size += batch * m * k * spec.a.bits / 8
     if not (spec.b.resident or spec.b.early):
         size += batch * k * n * spec.b.bits / 8

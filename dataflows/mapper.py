@@ -66,7 +66,7 @@ def best_bound(request: Request, machine: Machine) -> Bound:
         tilings = _fitting_rows(spec, machine)
         read, written = row_traffic(spec, tilings[0])
         return Bound(tilings[0], row_bound(spec, machine, limits, tilings[0]), read, written)
-    found = min(_fitting_matmul(spec, machine, limits), key=lambda each: int(each.bound.min()))
+    found = min(_fitting_matmul(request, spec, machine), key=lambda each: int(each.bound.min()))
     index = int(np.lexsort((found.traffic, found.bound))[0])
     written = 0 if spec.out.resident else spec.out.bytes
     read = int(found.traffic[index]) - written
@@ -82,15 +82,19 @@ def bound_program(request: Request, bound: Bound, machine: Machine) -> Program:
     return matmul_program(request.spec, machine, bound.tiling)
 
 
-def best_mapping(request: Request, machine: Machine) -> Mapping:
-    """The tiling of least exact cycles; among equals, of least DRAM traffic."""
+Known = dict[tuple[Request, Tiling | RowTiling], Mapping]
+"""Loop nests costed so far, on one accelerator: the cost does not depend on the room for tiles."""
+
+
+def best_mapping(request: Request, machine: Machine, known: Known) -> Mapping:
+    """The tiling of least exact cycles; among equals, of least DRAM traffic. `known` is added to."""
     if isinstance(request.spec, RowsSpec):
         return _best_rows(request, request.spec, machine)
-    return _best_matmul(request, request.spec, machine)
+    return _best_matmul(request, request.spec, machine, known)
 
 
-def _best_matmul(request: Request, spec: MatmulSpec, machine: Machine) -> Mapping:
-    found = _fitting_matmul(spec, machine, ends(request, machine))
+def _best_matmul(request: Request, spec: MatmulSpec, machine: Machine, known: Known) -> Mapping:
+    found = _fitting_matmul(request, spec, machine)
     best: tuple[tuple[int, float], Mapping] | None = None
     bound = np.concatenate([each.bound for each in found])
     traffic = np.concatenate([each.traffic for each in found])
@@ -101,7 +105,10 @@ def _best_matmul(request: Request, spec: MatmulSpec, machine: Machine) -> Mappin
             break
         owner = int(owners[index])
         tiling = found[owner].tiling(int(index - starts[owner]))
-        mapping = _evaluate(request, machine, tiling, matmul_program(spec, machine, tiling))
+        mapping = known.get((request, tiling))
+        if mapping is None:
+            mapping = _evaluate(request, machine, tiling, matmul_program(spec, machine, tiling))
+            known[request, tiling] = mapping
         rank = mapping.cycles, float(traffic[index])
         if best is None or rank < best[0]:
             best = rank, mapping
@@ -129,8 +136,11 @@ def _evaluate(request: Request, machine: Machine, tiling: Tiling | RowTiling, pr
     return Mapping(tiling, program, cycles)
 
 
-def _fitting_matmul(spec: MatmulSpec, machine: Machine, limits: tuple[int, int]) -> list[bounds.Candidates]:
-    found = [bounds.candidates(spec, machine, split, limits) for split in bounds.splits(spec, machine)]
+def _fitting_matmul(request: Request, spec: MatmulSpec, machine: Machine) -> list[bounds.Candidates]:
+    limits, credit = ends(request, machine), request.credit_bytes
+    found = [
+        bounds.candidates(spec, machine, split, limits, credit) for split in bounds.splits(spec, machine)
+    ]
     found = [each for each in found if each.bound.size]
     if not found:
         shape = spec.shape

@@ -8,7 +8,7 @@ A tile of A or B is loaded when the tick needs another one than the tick before 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
@@ -63,31 +63,22 @@ class _Nest:
         """All products; cores that share out the batch take one each."""
         batch, step = self.spec.shape.batch, self.machine.cores if self.tiling.split == "batch" else 1
         full, rest = divmod(batch, step)
-        items = [self.over_outer(step)] * full + ([self.over_outer(rest)] if rest else [])
-        return merged(items)
+        return merged(
+            [(self.over_outer(size), times) for size, times in ((step, full), (rest, 1)) if size * times]
+        )
 
     def over_outer(self, batch: int) -> Program:
         """One product: its outer tiles."""
-        distinct = {
-            key: self.over_inner(batch, *key)
-            for key in {
-                (index == 0, self._size(self.outer, index)) for index in self._probe(self.outer_tiles)
-            }
-        }
-        return merged(
-            [distinct[index == 0, self._size(self.outer, index)] for index in range(self.outer_tiles)]
+        return self._over(
+            self.outer, self.outer_tiles, lambda first, _last, size: self.over_inner(batch, first, size)
         )
 
     def over_inner(self, batch: int, first_outer: bool, outer: int) -> Program:
         """One outer tile: its inner tiles."""
-        distinct = {
-            key: self.over_k(batch, first_outer, outer, *key)
-            for key in {
-                (index == 0, self._size(self.inner, index)) for index in self._probe(self.inner_tiles)
-            }
-        }
-        return merged(
-            [distinct[index == 0, self._size(self.inner, index)] for index in range(self.inner_tiles)]
+        return self._over(
+            self.inner,
+            self.inner_tiles,
+            lambda first, _last, size: self.over_k(batch, first_outer, outer, first, size),
         )
 
     def over_k(self, batch: int, first_outer: bool, outer: int, first_inner: bool, inner: int) -> Program:
@@ -97,22 +88,27 @@ class _Nest:
         m_outer = self.tiling.order == "mn"
         loads_a, loads_b = (reload_outer, reload_inner) if m_outer else (reload_inner, reload_outer)
         m, n = (outer, inner) if m_outer else (inner, outer)
-        ticks: list[Program] = []
-        for index in range(self.k_tiles):
-            tile = Tile(batch, m, self._size((self.spec.shape.k, self.tiling.k), index), n)
-            moment = Moment(loads_a, loads_b, index == 0, index == self.k_tiles - 1)
-            ticks.append((self._tick(tile, moment),))
-        return merged(ticks)
+        return self._over(
+            (self.spec.shape.k, self.tiling.k),
+            self.k_tiles,
+            lambda first, last, size: (
+                self._tick(Tile(batch, m, size, n), Moment(loads_a, loads_b, first, last)),
+            ),
+        )
 
     @staticmethod
-    def _size(dimension: tuple[int, int], index: int) -> int:
+    def _over(dimension: tuple[int, int], tiles: int, body: Callable[[bool, bool, int], Program]) -> Program:
+        """A loop over a dimension's tiles: only its first and last iteration may differ from the others.
+
+        `body(first, last, size)` makes an iteration.
+        """
         extent, tile = dimension
-        return min(tile, extent - index * tile)
-
-    @staticmethod
-    def _probe(tiles: int) -> set[int]:
-        """Indices that between them show every distinct iteration."""
-        return {0, min(1, tiles - 1), tiles - 1}
+        runs = [(body(True, tiles == 1, min(tile, extent)), 1)]
+        if tiles > 2:
+            runs.append((body(False, False, tile), tiles - 2))
+        if tiles > 1:
+            runs.append((body(False, True, extent - (tiles - 1) * tile), 1))
+        return merged(runs)
 
     def _make_tick(self, tile: Tile, moment: Moment) -> Tick:
         spec, machine = self.spec, self.machine
@@ -125,9 +121,13 @@ class _Nest:
             weight=self._load_b(tile) if moment.loads_b else None,
             input=self._load_a(tile) if moment.loads_a else None,
             side=self._sides(tile) if moment.last_k else (),
-            array=cycles.total,
+            array=cycles.stream,
             array_streaming=cycles.streaming,
-            array_shift=cycles.shift,
+            array_shift=cycles.stream_shift,
+            array_preload=cycles.preload,
+            array_swap=cycles.swap,
+            array_shadow=cycles.shadow,
+            array_latency=cycles.latency,
             array_ports=self._ports(read, write),
             vector=machine.vector_cycles(spec.lane_cycles * core.m * core.n) if moment.last_k else 0,
             vector_ports=self._ports(tail_read, tail_write),

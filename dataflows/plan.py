@@ -13,7 +13,7 @@ from typing import TypeVar
 from tilewright.arch.accelerator import Accelerator, Operand
 from tilewright.dataflows.layout import Group, lay_out
 from tilewright.dataflows.machine import Machine
-from tilewright.dataflows.mapper import Bound, Mapping, Request, best_bound, best_mapping
+from tilewright.dataflows.mapper import Bound, Known, Mapping, Request, best_bound, best_mapping
 from tilewright.dataflows.regions import Cut, cut
 from tilewright.dataflows.residency import resident_tensors
 from tilewright.description.errors import InputError
@@ -58,7 +58,12 @@ def plan(graph: OperatorGraph, accelerator: Accelerator) -> Plan:
 
     Raises `InputError` if the buffers are too small for any tile of an operator.
     """
-    schema, mappings = _least(graph, accelerator, best_mapping, lambda mapping: mapping.cycles)
+    known: Known = {}
+
+    def solve(request: Request, machine: Machine) -> Mapping:
+        return best_mapping(request, machine, known)
+
+    schema, mappings = _least(graph, accelerator, solve, lambda mapping: mapping.cycles)
     return Plan(schema, mappings, _total(schema, {r: m.cycles for r, m in mappings.items()}))
 
 

@@ -6,15 +6,23 @@ in `schedule` and the SimPy machine in `tilewright.sim` both follow, each on its
 
 1. The DMA engine serves, tick by tick: the tick's loads (weight, input, side), then the store of two ticks
    before. It starts a transfer when it is free, and a load not before the operands of two ticks before are
-   done with (they have two slots). A transfer holds the engine for `occupancy` cycles and is complete
-   `latency` cycles after that.
-2. The array starts a tick when it is free, the tick's weight and input are complete, and, for the first
-   tick of an output tile, the output tile of two before has left its slot.
-3. The vector unit starts a tick when it is free, the array is done with it, and its loads are complete.
+   done with (they have two slots): the array has streamed them, or, where the tick has side loads, the
+   vector unit has worked on it. A transfer holds the engine for `occupancy` cycles and is complete `latency`
+   cycles after that.
+2. The array streams a tick's operands from when the tick before has been streamed, the tick's weight (below)
+   and input are there, and, for the first tick of an output tile, the output tile of two before has left its
+   slot. Streaming takes `array` cycles; the tick's results are complete `array_latency` cycles after it, and
+   meanwhile the next tick streams already.
+   The array has a second set of registers, free `array_shadow` cycles after the streaming of the tick that
+   used it last (before its end, if that is negative). Where a tick takes `array_preload` cycles to shift its
+   stationary operand in, it does so into that set: when the set is free and the weight is complete. A tick
+   that has no such operand needs the set for its sums when it has streamed `array_swap` cycles, and pauses
+   there until it is free.
+3. The vector unit starts a tick when it is free, the tick's results are complete, and so are its loads.
 4. Each buffer's ports serve, tick by tick: the fills of the tick's loads, the read of the store of two ticks
    before, the vector unit's accesses for the tick before, the array's streams. Such an access starts when
-   the port is free and the unit that makes it has started; the unit's own work on the tick (or the
-   transfer) ends no earlier than its accesses.
+   the port is free and the unit that makes it has started (the array: to stream). The unit goes on to the
+   next tick, the results are complete, and the transfer ends, no earlier than these accesses.
 5. A region starts when everything of the one before is complete. Loads marked `early` (whose data did not
    come from the region before) cost no DMA time for the bytes that were prefetched; the prefetch itself
    stands in the DMA engine's order where the loads of one more tick would.
@@ -61,8 +69,19 @@ class Tick:
     side: tuple[Transfer, ...] = ()
     """Loads that only the vector unit needs (residual, bias, the second operand of an addition)."""
     array: int = 0
+    """From the first operand to when the next tick's may follow."""
     array_streaming: int = 0
+    """Cycles of `array` in which operands enter."""
     array_shift: int = 0
+    """Cycles of `array` in which stationary operands or sums are shifted and nothing streams."""
+    array_preload: int = 0
+    """To shift the first stationary operand in, before streaming; 0 if nothing is stationary but sums."""
+    array_swap: int = 0
+    """Cycles of `array` before the shadow registers are needed for sums."""
+    array_shadow: int = 0
+    """From the end of `array` to when the shadow registers are free; not below `array_swap - array`."""
+    array_latency: int = 0
+    """From the end of `array` to the last result."""
     array_ports: Ports = ()
     vector: int = 0
     vector_ports: Ports = ()
@@ -156,20 +175,15 @@ def _drive_loop(loop: Loop, engine: Engine[State]) -> None:
         drive(loop.body, engine)
 
 
-def merged(items: list[Program]) -> Program:
-    """The programs one after another, with equal neighbours folded into loops."""
-    return merged_runs([(item, 1) for item in items])
-
-
-def merged_runs(items: list[tuple[Program, int]]) -> Program:
-    """The programs, each so many times in a row, with equal neighbours folded into loops."""
-    runs: list[tuple[Program, int]] = []
-    for item, times in items:
-        if runs and runs[-1][0] == item:
-            runs[-1] = (item, runs[-1][1] + times)
-        elif times:
-            runs.append((item, times))
-    return tuple(part for body, times in runs for part in _repeated(body, times))
+def merged(runs: list[tuple[Program, int]]) -> Program:
+    """Programs one after another, each so many times, with equal neighbours folded into one loop."""
+    folded: list[tuple[Program, int]] = []
+    for program, times in runs:
+        if folded and folded[-1][0] == program:
+            folded[-1] = program, folded[-1][1] + times
+        else:
+            folded.append((program, times))
+    return tuple(part for program, times in folded for part in _repeated(program, times))
 
 
 def _repeated(body: Program, times: int) -> Program:

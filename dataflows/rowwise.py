@@ -11,7 +11,7 @@ from math import ceil, floor
 
 from tilewright.dataflows.arith import ceil_div
 from tilewright.dataflows.machine import SLOTS, Machine
-from tilewright.dataflows.program import Ports, Program, Tick, Transfer, merged_runs
+from tilewright.dataflows.program import Ports, Program, Tick, Transfer, merged
 from tilewright.dataflows.regions import Operand, RowsSpec
 from tilewright.dataflows.tiling import sizes
 
@@ -57,13 +57,12 @@ def _fits(spec: RowsSpec, machine: Machine, tiling: RowTiling) -> bool:
 def row_program(spec: RowsSpec, machine: Machine, tiling: RowTiling) -> Program:
     """The whole loop nest."""
     full, rest = divmod(spec.rows, tiling.rows)
-    first = _row_tile(spec, machine, tiling, min(tiling.rows, spec.rows), first=True)
-    items = [(first, 1)]
+    runs = [(_row_tile(spec, machine, tiling, min(tiling.rows, spec.rows), first=True), 1)]
     if full > 1:
-        items.append((_row_tile(spec, machine, tiling, tiling.rows, first=False), full - 1))
+        runs.append((_row_tile(spec, machine, tiling, tiling.rows, first=False), full - 1))
     if rest and full:
-        items.append((_row_tile(spec, machine, tiling, rest, first=False), 1))
-    return merged_runs(items)
+        runs.append((_row_tile(spec, machine, tiling, rest, first=False), 1))
+    return merged(runs)
 
 
 def _row_tile(spec: RowsSpec, machine: Machine, tiling: RowTiling, rows: int, *, first: bool) -> Program:
@@ -71,14 +70,15 @@ def _row_tile(spec: RowsSpec, machine: Machine, tiling: RowTiling, rows: int, *,
     if tiling.cols == spec.cols:
         return (_tick(spec, machine, rows, spec.cols, first=first, stores=True, work=1.0),)
     full, rest = divmod(spec.cols, tiling.cols)
-    pieces = [(tiling.cols, full)] + ([(rest, 1)] if rest else [])
-    work = 0.5 if spec.two_passes else 1.0
-    items: list[tuple[Program, int]] = []
-    for stores in (False, True) if spec.two_passes else (True,):
-        for cols, times in pieces:
-            tick = _tick(spec, machine, rows, cols, first=first, stores=stores, work=work)
-            items.append(((tick,), times))
-    return merged_runs(items)
+    pieces = [(tiling.cols, full), (rest, 1)] if rest else [(tiling.cols, full)]
+    passes = [(False, 0.5), (True, 0.5)] if spec.two_passes else [(True, 1.0)]
+    return merged(
+        [
+            ((_tick(spec, machine, rows, cols, first=first, stores=stores, work=work),), times)
+            for stores, work in passes
+            for cols, times in pieces
+        ]
+    )
 
 
 def _tick(

@@ -26,17 +26,18 @@ class Snapshot:
 class Schedule:
     """The machine's state while a program runs, in cycles since the region's start.
 
-    `behind` is the tick that the array has done and the vector unit has not; `leaving` the one before, whose
-    store has not started.
+    `behind` is the tick that the array has streamed and the vector unit has not worked on; `leaving` the one
+    before, whose store has not started. `array` is when the next tick may stream, `shadow` when the array's
+    shadow registers are free.
     """
 
     __slots__ = (
         "array", "behind", "behind_ready", "behind_side", "credit_bytes", "dma", "done", "leaving",
-        "leaving_ready", "output_free", "ports", "release", "vector",
+        "leaving_ready", "output_free", "ports", "release", "shadow", "vector",
     )  # fmt: skip
 
     def __init__(self, buffers: int, credit_bytes: int) -> None:
-        self.dma = self.array = self.vector = self.done = 0
+        self.dma = self.array = self.shadow = self.vector = self.done = 0
         self.release = self.output_free = 0
         self.behind, self.leaving = _IDLE, _IDLE
         self.behind_ready = self.behind_side = self.leaving_ready = 0
@@ -50,21 +51,22 @@ class Schedule:
 
     def snapshot(self) -> Snapshot:
         """The state as it stands. Nothing still to come starts before `floor`, so earlier times are as good
-        as that one."""
+        as that one; but for `shadow`, to which a tick's own cycles are added before anything waits for it."""
         floor = min(self.release, self.array) if self.behind.array else self.release
         times = (
             self.dma, self.array, self.vector, self.done, self.release, self.output_free,
             self.behind_ready, self.behind_side, self.leaving_ready, *self.ports,
         )  # fmt: skip
-        relative = tuple(time - floor if time > floor else 0 for time in times)
-        return Snapshot((self.credit_bytes, id(self.behind), id(self.leaving), relative), floor)
+        relative = tuple([time - floor if time > floor else 0 for time in times])
+        shadow = self.array - self.shadow
+        return Snapshot((self.credit_bytes, id(self.behind), id(self.leaving), shadow, relative), floor)
 
     def skip(self, periods: int, since: Snapshot) -> None:
         """Do at once what was done since then, so many times more."""
         cycles = periods * (self.snapshot().time - since.time)
         for name in (
-            "dma", "array", "vector", "done", "release", "output_free", "behind_ready", "behind_side",
-            "leaving_ready",
+            "dma", "array", "shadow", "vector", "done", "release", "output_free", "behind_ready",
+            "behind_side", "leaving_ready",
         ):  # fmt: skip
             setattr(self, name, getattr(self, name) + cycles)
         self.ports = [port + cycles for port in self.ports]
@@ -77,12 +79,11 @@ class Schedule:
         self._store()
         self._vector()
         self._store()
-        return max(self.done, self.dma, self.array, self.vector, *self.ports)
+        return max(self.done, self.dma, self.vector, *self.ports)
 
     def _tick(self, tick: Tick) -> None:
-        ready = self._load(tick.weight) if tick.weight else 0
-        if tick.input:
-            ready = max(ready, self._load(tick.input))
+        weight = self._load(tick.weight) if tick.weight else 0
+        ready = self._load(tick.input) if tick.input else 0
         side = 0
         for transfer in tick.side:
             side = max(side, self._load(transfer))
@@ -90,9 +91,21 @@ class Schedule:
         self._vector()
         if tick.opens_output:
             ready = max(ready, self.output_free)
-        if tick.array:
-            self.array = ready = self._work(max(self.array, ready), tick.array, tick.array_ports)
+        ready = self._stream(tick, weight, ready) if tick.array else max(weight, ready)
         self.behind, self.behind_ready, self.behind_side = tick, ready, side
+
+    def _stream(self, tick: Tick, weight: int, ready: int) -> int:
+        """Serve the array's part; when its results are complete."""
+        if tick.array_preload:
+            weight = max(weight, self.shadow) + tick.array_preload
+        start = max(self.array, weight, ready)
+        streamed = max(start, self.shadow - tick.array_swap) + tick.array
+        accessed = self._accesses(start, tick.array_ports)
+        self.shadow = streamed + tick.array_shadow
+        self.array = max(streamed, accessed)
+        complete = max(streamed + tick.array_latency, accessed)
+        self.done = max(self.done, complete)
+        return complete
 
     def _load(self, transfer: Transfer) -> int:
         """Serve a load; when it is complete."""
@@ -120,12 +133,10 @@ class Schedule:
     def _vector(self) -> None:
         """Serve the vector unit's part of the tick behind, which then is the one that leaves."""
         tick, ready = self.behind, self.behind_ready
-        self.release = ready
         if tick.vector:
             start = max(self.vector, ready, self.behind_side)
-            self.vector = ready = self._work(start, tick.vector, tick.vector_ports)
-            if tick.side or not tick.array:
-                self.release = ready
+            self.vector = ready = max(start + tick.vector, self._accesses(start, tick.vector_ports))
+        self.release = ready if tick.side or not tick.array else self.array
         self.leaving, self.leaving_ready = tick, ready
 
     def _access(self, transfer: Transfer, start: int) -> int:
@@ -136,9 +147,9 @@ class Schedule:
         self.ports[transfer.buffer] = port
         return port
 
-    def _work(self, start: int, cycles: int, ports: tuple[int, ...]) -> int:
-        """Serve the array's or the vector unit's part; when it ends."""
-        end = start + cycles
+    def _accesses(self, start: int, ports: tuple[int, ...]) -> int:
+        """Serve the array's or the vector unit's accesses; when the last ends."""
+        end = 0
         for buffer, busy in enumerate(ports):
             if busy:
                 port = max(self.ports[buffer], start) + busy

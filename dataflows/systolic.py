@@ -9,9 +9,14 @@ streamed length L, skew S = R + C - 2 (first to last PE) and P = R cycles to loa
 | weight stationary | K | N | M |
 | input stationary | K | M | N |
 
-The bare machine (no overlap, one stationary register) takes n (P + L + S), or n (L + S) output stationary,
-as SCALE-Sim v3 counts them. What a machine overlaps is said in its description; each form is stepped out PE
-by PE in `tilewright.sim.pe_array`, which does not know these formulas.
+Where folds overlap, tiles do too: the next tile streams in right behind, its stationary operand is loaded
+while this one's last fold streams, and this one's results leave meanwhile. So a tile is cut into what it
+takes before its first operand, from that to the next tile's, and after that.
+
+Alone, a tile takes all three. On the bare machine (no overlap, one stationary register) these are
+n (P + L + S), or n (L + S) output stationary, as SCALE-Sim v3 counts them. What a machine overlaps is said in
+its description; each form is stepped out PE by PE in `tilewright.sim.pe_array`, which does not know these
+formulas.
 """
 
 from __future__ import annotations
@@ -25,15 +30,39 @@ from tilewright.dataflows.arith import Whole, ceil_div, larger
 
 @dataclass(frozen=True, slots=True)
 class TileCycles(Generic[Whole]):
-    """Where an array's time goes on one tile; the parts add up to `total`."""
+    """Where an array's time goes on one tile; `streaming`, `shift` and `skew` add up to `total`."""
 
-    total: Whole
+    preload: int
+    """The first stationary operand is shifted in."""
+    stream: Whole
+    """From the first operand to when the next tile's may follow."""
+    latency: int
+    """From there to the last result."""
     streaming: Whole
     """Operands enter (and useful work is done)."""
-    shift: Whole
-    """The stationary operand is loaded, or sums are shifted out, and nothing streams."""
+    stream_skew: Whole
+    """Cycles of `stream` in which the wavefront fills and drains the array."""
     skew: Whole
-    """The wavefront fills and drains the array."""
+    """The same, over the whole tile."""
+    swap: Whole
+    """Cycles of `stream` before the shadow registers are needed for sums: the first fold."""
+    shadow: Whole
+    """From the end of `stream` to when the next tile may have the shadow registers; mostly negative."""
+
+    @property
+    def total(self) -> Whole:
+        """Cycles of the tile alone, from the first operand to the last result."""
+        return self.preload + self.stream + self.latency
+
+    @property
+    def shift(self) -> Whole:
+        """The stationary operand is loaded, or sums are shifted out, and nothing streams."""
+        return self.total - self.streaming - self.skew
+
+    @property
+    def stream_shift(self) -> Whole:
+        """The part of `stream` of which that is true."""
+        return self.stream - self.streaming - self.stream_skew
 
 
 def folds(array: Array, m: Whole, k: Whole, n: Whole) -> tuple[Whole, Whole]:
@@ -49,38 +78,35 @@ def folds(array: Array, m: Whole, k: Whole, n: Whole) -> tuple[Whole, Whole]:
 
 
 def tile_cycles(array: Array, m: Whole, k: Whole, n: Whole) -> TileCycles[Whole]:
-    """Cycles of C[m, n] (+)= A[m, k] B[k, n] from the first operand to the last result."""
+    """Cycles of C[m, n] (+)= A[m, k] B[k, n]."""
     count, streamed = folds(array, m, k, n)
     skew = array.rows + array.cols - 2
-    if array.dataflow == "output_stationary":
-        total = _output_stationary(array, count, streamed, skew)
-    else:
-        total = _preloaded(array, count, streamed, skew)
-    streaming = count * streamed
-    skews = count * 0 + 1 if array.fold_overlap else count
-    shift = total - streaming - skews * skew
-    return TileCycles(total, streaming, shift, total - streaming - shift)
-
-
-def _preloaded(array: Array, count: Whole, streamed: Whole, skew: int) -> Whole:
-    """Weight and input stationary: the stationary operand takes `rows` cycles to load."""
-    load = array.rows
-    if array.stationary_buffers == 1:
-        if array.fold_overlap:
-            return count * (load + streamed) + skew
-        return count * (load + streamed + skew)
     if array.fold_overlap:
-        return load + (count - 1) * larger(streamed, load) + streamed + skew
-    return load + (count - 1) * larger(streamed + skew, load) + streamed + skew
-
-
-def _output_stationary(array: Array, count: Whole, streamed: Whole, skew: int) -> Whole:
-    """Sums stay in place and are drained down the columns, `rows` cycles a fold."""
-    drain = array.rows
-    body = streamed if array.fold_overlap else streamed + skew
-    tail = skew if array.fold_overlap else 0
-    if array.output_drain == "ideal":
-        return count * body + tail
-    if array.output_drain == "exposed":
-        return count * (body + drain) + tail
-    return (count - 1) * larger(body, drain) + body + tail + drain
+        fold, after, paid = streamed, skew, count * 0
+    else:
+        fold, after, paid = streamed + skew, 0, count * skew
+    shift = array.rows  # cycles to load a stationary operand, or to drain sums
+    preload, latency, swap, shadow = 0, after, count * 0, count * 0
+    if array.dataflow != "output_stationary":
+        preload = shift
+        if array.stationary_buffers == 1:
+            stream = count * (fold + shift) - shift
+        else:
+            stream, shadow = (count - 1) * larger(fold, shift) + fold, -fold
+    elif array.output_drain == "ideal":
+        stream = count * fold
+    elif array.output_drain == "exposed":
+        stream = count * (fold + shift)
+    else:
+        stream, swap = (count - 1) * larger(fold, shift) + fold, fold
+        shadow, latency = shadow + shift, after + shift
+    return TileCycles(
+        preload,
+        stream,
+        latency,
+        count * streamed,
+        stream_skew=paid,
+        skew=paid + after,
+        swap=swap,
+        shadow=shadow,
+    )

@@ -12,8 +12,8 @@ print(f"chosen tiling (m x k x n): {mapping.tiling}\n")
 print("tick  weight load   input load    array                            store")
 for number, tick in enumerate(unrolled(mapping.program), 1):
     loads = [f"{t.bytes} B, {t.occupancy} + {t.latency}" if t else "-" for t in (tick.weight, tick.input)]
-    rest = tick.array - tick.array_streaming - tick.array_shift
-    array = f"{tick.array} = {tick.array_shift} shift + {tick.array_streaming} stream + {rest} skew"
+    rest = tick.array - tick.array_streaming
+    array = f"{tick.array_preload} shift, {tick.array} = {tick.array_streaming} stream + {rest} skew"
     store = f"{tick.store.bytes} B, {tick.store.occupancy} + {tick.store.latency}" if tick.store else "-"
     print(f"{number:4}  {loads[0]:12}  {loads[1]:12}  {array:31}  {store}")
 

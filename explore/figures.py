@@ -31,7 +31,7 @@ _AXIS: dict[str, object] = {
 
 def timeline_figure(data: TimelineData) -> go.Figure:
     """A Gantt chart with a row per operator kind, in order of first appearance from the top."""
-    figure = _figure(rows=len(data.kinds), legend=False)
+    figure = blank_figure(rows=len(data.kinds), legend=False)
     for kind in data.kinds:
         bars = [bar for bar in data.bars if bar.kind == kind]
         figure.add_bar(
@@ -59,7 +59,7 @@ def _strength(bar: Bar) -> float:
 
 def utilization_figure(data: UtilizationData) -> go.Figure:
     """A panel per unit over one time axis; the run's average is a dotted line across the array's."""
-    figure = _figure(height=400, legend=False)
+    figure = blank_figure(height=400, legend=False)
     panels = (
         ("array", data.array, BUSY_COLOR),
         ("vector", data.vector, CAUSE_COLORS[0]),
@@ -87,7 +87,7 @@ def utilization_figure(data: UtilizationData) -> go.Figure:
 
 def stall_figure(data: StallData) -> go.Figure:
     """One bar per unit over all cycles: busy, then the stall causes."""
-    figure = _figure(rows=len(data.units), legend=False)
+    figure = blank_figure(rows=len(data.units), legend=False)
     for state, color in zip(data.states, state_colors(data.states), strict=True):
         shares = data.shares[state]
         figure.add_bar(
@@ -112,7 +112,7 @@ def stall_figure(data: StallData) -> go.Figure:
 
 def roofline_figure(data: RooflineData) -> go.Figure:
     """Log-log: the two roofs, and a point per operator group whose area is its share of the cycles."""
-    figure = _figure(height=400)
+    figure = blank_figure(height=400)
     xs = _intensities(data)
     roof_name = f"roof: {count(data.peak_macs_per_cycle)} MACs/cycle"
     if data.peak_dram_bytes_per_cycle is not None:
@@ -164,7 +164,7 @@ def _intensities(data: RooflineData) -> list[float]:
 
 def traffic_figure(data: TrafficData) -> go.Figure:
     """Read and written bytes of each memory, side by side."""
-    figure = _figure(rows=2 * len(data.memories))
+    figure = blank_figure(rows=2 * len(data.memories))
     for name, amounts, color in (
         ("read", data.read_bytes, BUSY_COLOR),
         ("written", data.write_bytes, CAUSE_COLORS[0]),
@@ -184,14 +184,14 @@ def traffic_figure(data: TrafficData) -> go.Figure:
     largest = max((*data.read_bytes, *data.write_bytes, 1))
     figure.update_layout(barmode="group", bargap=0.25)
     # No ticks: plotly counts in thousands, the bars' labels in powers of 1,024.
-    figure.update_xaxes(showticklabels=False, range=[0, 1.22 * largest])
+    figure.update_xaxes(showticklabels=False, range=[0, 1.3 * largest])
     figure.update_yaxes(autorange="reversed")
     return figure
 
 
 def kind_figure(data: KindData) -> go.Figure:
     """A bar per operator kind with its cycles and share."""
-    figure = _figure(rows=len(data.kinds), legend=False)
+    figure = blank_figure(rows=len(data.kinds), legend=False)
     whole = max(1, data.total_cycles)
     figure.add_bar(
         orientation="h",
@@ -221,7 +221,7 @@ def kind_color(kind: str) -> str:
     return _KIND_COLORS.get(kind, IDLE_COLOR)
 
 
-def _figure(*, height: int = 0, rows: int = 0, legend: bool = True) -> go.Figure:
+def blank_figure(*, height: int = 0, rows: int = 0, legend: bool = True) -> go.Figure:
     """An empty figure in the report's style: `height` pixels, or as many as `rows` bars need."""
     below = 46 + (26 if legend else 0)
     total = height or _ROW_PX * max(rows, 2) + below + 12

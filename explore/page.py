@@ -33,6 +33,23 @@ READINGS = {
         "Cycles that each kind adds to the run, which add up to the total. Work that hides behind other work "
         "adds nothing.",
     ),
+    "energy": (
+        "Energy by component",
+        "What arithmetic, registers, buffers, wires and DRAM take for their work, and what is drawn all the "
+        "time: leakage, the DRAM's standby and refresh, the clock where it is not gated.",
+    ),
+    "energy-kinds": (
+        "Energy by kind of operator",
+        "What is drawn all the time is charged to the operator whose cycles pass.",
+    ),
+    "energy-layers": (
+        "Energy by layer",
+        "In program order; all decode steps of a layer together.",
+    ),
+    "area": (
+        "Area by component",
+        "Cells and SRAM macros, from the description alone. Interfaces, pads, white space are not counted.",
+    ),
 }
 """By figure: its heading, and how to read it."""
 
@@ -54,6 +71,9 @@ PAGE = """<!DOCTYPE html>
 <section id="operators"><h2>Slowest operators</h2>
 <p class="reading">Equal layers and decode steps folded; cycles are what the operators add to the run.</p>
 {operators}</section>
+<section id="sources"><h2>Where energy and area come from</h2>
+<p class="reading">Every constant behind these figures: its value at the accelerator's node, its source.</p>
+{sources}</section>
 <section id="provenance"><h2>Configuration and provenance</h2>
 <p class="reading">What was simulated, resolved to the last default, and with what.</p>
 {provenance}</section>
@@ -90,7 +110,9 @@ small { display: block; color: var(--soft); font-size: 0.8rem; font-weight: 400;
 table { border-collapse: collapse; font-size: 0.86rem; width: 100%; }
 th { text-align: left; color: var(--soft); font-weight: 500; }
 th, td { padding: 4px 16px 4px 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
+td.name { white-space: normal; min-width: 13em; }
 .n { text-align: right; font-variant-numeric: tabular-nums; }
+.citations { color: var(--soft); font-size: 0.82rem; padding-left: 2.2em; overflow-wrap: anywhere; }
 .provenance dt { margin-top: 10px; }
 pre, code { font: 0.82rem/1.45 ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 pre { background: var(--bg); border: 1px solid var(--line); border-radius: 6px; padding: 10px 12px;

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tilewright.explore import energy_data, energy_figures, figures
 from tilewright.explore import figure_data as data
-from tilewright.explore import figures
 from tilewright.explore.page import CSS, PAGE, READINGS
-from tilewright.sim.quantities import percent
-from tilewright.sim.render import key_figures, state_colors, state_name
+from tilewright.sim.quantities import fractional, percent
+from tilewright.sim.render import component_colors, component_name, key_figures, state_colors, state_name
 from tilewright.sim.result import Result
+from tilewright.sim.sources import SOURCE_COLUMNS, citations, source_cells
 from tilewright.sim.summary import OperatorGroup, operator_groups, summary
 
 if TYPE_CHECKING:
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 
 _TABLE_ROWS = 40
 _COLUMNS = (
-    ("operator", ""), ("kind", ""), ("cycles", "n"), ("share", "n"), ("MACs", "n"), ("bound by", ""),
-    ("shape", ""),
+    ("operator", ""), ("kind", ""), ("cycles", "n"), ("share", "n"), ("MACs", "n"), ("energy", "n"),
+    ("bound by", ""), ("shape", ""),
 )  # fmt: skip
 """Headings of the table of operators, and the class of their cells (`n` for numbers)."""
 
@@ -58,6 +60,7 @@ def report_html(result: Result) -> str:
         key_figures=_key_figures_html(result),
         sections=figures_html,
         operators=_operators_html(result),
+        sources=_sources_html(result),
         provenance=_provenance_html(result),
     )
 
@@ -71,10 +74,26 @@ def sections(result: Result) -> list[Section]:
         "roofline": figures.roofline_figure(data.roofline_data(result)),
         "traffic": figures.traffic_figure(data.traffic_data(result)),
         "kinds": figures.kind_figure(data.kind_data(result)),
+        **_energy_figures(result),
     }
     states = data.stall_data(result).states
-    legends = {"stalls": tuple(zip(map(state_name, states), state_colors(states), strict=True))}
+    parts = energy_data.energy_data(result).components
+    components = tuple(zip(map(component_name, parts), component_colors(parts), strict=True))
+    legends = {
+        "stalls": tuple(zip(map(state_name, states), state_colors(states), strict=True)),
+        "energy-kinds": components,
+        "energy-layers": components,
+    }
     return [Section(id_, *READINGS[id_], figure, legends.get(id_, ())) for id_, figure in drawn.items()]
+
+
+def _energy_figures(result: Result) -> dict[str, go.Figure]:
+    return {
+        "energy": energy_figures.energy_figure(energy_data.energy_data(result)),
+        "energy-kinds": energy_figures.energy_kind_figure(energy_data.energy_kind_data(result)),
+        "energy-layers": energy_figures.energy_layer_figure(energy_data.energy_layer_data(result)),
+        "area": energy_figures.area_figure(energy_data.area_data(result)),
+    }
 
 
 def _section_html(section: Section) -> str:
@@ -126,11 +145,29 @@ def _operators_html(result: Result) -> str:
 
 def _operator_row(group: OperatorGroup) -> str:
     cells = (
-        group.label, group.kind, f"{group.cycles:,}", percent(group.share), f"{group.macs:,}", group.bound,
-        group.shape or "various",
+        group.label, group.kind, f"{group.cycles:,}", percent(group.share), f"{group.macs:,}",
+        fractional(1e-12 * group.energy_pj, "J"), group.bound, group.shape or "various",
     )  # fmt: skip
     pairs = zip(cells, _COLUMNS, strict=True)
     return "<tr>" + "".join(f'<td class="{css}">{escape(text)}</td>' for text, (_, css) in pairs) + "</tr>"
+
+
+def _sources_html(result: Result) -> str:
+    """A row per constant, and the citations below, each once."""
+    numbers = citations(result.sources)
+    head = "".join(f"<th>{name.replace('_nm', ' nm').replace('_', ' ')}</th>" for name in SOURCE_COLUMNS)
+    rows = "".join(_source_row(row, numbers) for row in result.sources)
+    cited = "".join(f'<li id="source-{number}">{escape(text)}</li>' for text, number in numbers.items())
+    table = f'<div class="scroll"><table><tr>{head}<th>source</th></tr>{rows}</table></div>'
+    return f'{table}<ol class="citations">{cited}</ol>'
+
+
+def _source_row(row: Mapping[str, object], numbers: Mapping[str, int]) -> str:
+    name, *rest = source_cells(row)
+    # A long name may be broken after its dots and underscores: on a phone it would hide its value.
+    breakable = escape(name).replace(".", ".<wbr>").replace("_", "_<wbr>")
+    cells = "".join(f"<td>{escape(text)}</td>" for text in rest)
+    return f'<tr><td class="name">{breakable}</td>{cells}<td>[{numbers[str(row["source"])]}]</td></tr>'
 
 
 def _provenance_html(result: Result) -> str:

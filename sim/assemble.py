@@ -93,7 +93,8 @@ def bound_cost(request: Request, bound: Bound, machine: Machine) -> Cost:
     vector = min(cycles, int(spec.lane_cycles * elements / lanes))
     dram = min(cycles, int((bound.dram_read_bytes + bound.dram_write_bytes) / machine.peak_dram))
     rest = "unattributed" if macs else "non_matrix"
-    sums = totals(bound_program(request, bound, machine), machine.buffers)
+    program = bound_program(request, bound, machine)
+    sums = totals(program, machine.buffers)
     return Cost(
         cycles=cycles,
         array={"busy": busy, rest: cycles - busy},
@@ -104,6 +105,7 @@ def bound_cost(request: Request, bound: Bound, machine: Machine) -> Cost:
         buffer_read_bytes=sums.buffer_read,
         buffer_write_bytes=sums.buffer_write,
         mapping=str(bound.tiling),
+        held_bytes=held_bytes(program, machine.buffers),
     )
 
 

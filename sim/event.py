@@ -8,18 +8,15 @@ order; so a loop that has become periodic can be skipped without being run (`dat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
-from typing import cast
 
 import simpy
 
 from tilewright.dataflows.program import Program, Tick, Transfer, drive, unrolled
+from tilewright.sim.array_model import ArrayTile, MakeArrays, Process, TimedArrays, happening, time_of
+from tilewright.sim.jobs import Access, Job, Port
 from tilewright.sim.result import Slice
-
-Process = Generator[simpy.Event, object, None]
-ArrayWork = Callable[[simpy.Environment, Tick], Process]
-"""How the array spends a tick: one time-out, or every PE stepped."""
 
 _IDLE = Tick()
 
@@ -30,9 +27,12 @@ class State:
 
     dma: int = 0
     array: int = 0
+    """When the next tick may stream."""
+    shadow: int = 0
+    """When the array's shadow registers are free."""
     vector: int = 0
     done: int = 0
-    """When the last transfer or access so far is complete."""
+    """When the last transfer, access or result so far is complete."""
     release: int = 0
     """When the operands of two ticks before are done with."""
     output_free: int = 0
@@ -87,7 +87,7 @@ class RegionRun:
     cycles: int
     tally: Tally
     last_array: int
-    """When the array did its last work (0: none)."""
+    """When the array's last result was complete (0: none)."""
     last_vector: int
     slices: tuple[Slice, ...]
 
@@ -99,7 +99,7 @@ class EventMachine:
     buffers: int
     credit_bytes: int
     trace: bool = False
-    array_work: ArrayWork | None = None
+    arrays: MakeArrays = TimedArrays
     tally: Tally = field(default_factory=Tally)
     slices: list[Slice] = field(default_factory=list)
 
@@ -119,7 +119,7 @@ class EventMachine:
             s.leaving_ready, *s.ports,
         )  # fmt: skip
         relative = tuple(max(0, time - floor) for time in times)
-        key = (s.credit_bytes, id(s.behind), id(s.leaving), relative)
+        key = (s.credit_bytes, id(s.behind), id(s.leaving), s.array - s.shadow, relative)
         return Snapshot(key, floor, self.tally.values(), s)
 
     def skip(self, periods: int, since: Snapshot) -> None:
@@ -136,10 +136,12 @@ class EventMachine:
 
     def finish(self, prefetch: tuple[int, int]) -> RegionRun:
         """Let everything under way come to its end, the prefetch for the next region included."""
-        last_array = self.state.array if self.tally.array_busy else 0
+        last_array = self.state.behind_ready if self.tally.array_busy else 0
+        if last_array:
+            self.tally.fill_drain += last_array - self.state.array
         self.state = _Piece(self, (), prefetch, last=True).run()
         s = self.state
-        end = max(s.done, s.dma, s.array, s.vector, *s.ports)
+        end = max(s.done, s.dma, s.vector, *s.ports)
         last_vector = s.vector if self.tally.vector_busy else 0
         return RegionRun(end, self.tally, last_array, last_vector, tuple(self.slices))
 
@@ -150,8 +152,8 @@ class EventMachine:
 
 
 _TIMES = (
-    "dma", "array", "vector", "done", "release", "output_free", "behind_ready", "behind_side",
-    "leaving_ready",
+    "dma", "array", "shadow", "vector", "done", "release", "output_free", "behind_ready",
+    "behind_side", "leaving_ready",
 )  # fmt: skip
 
 
@@ -162,68 +164,6 @@ def _shifted(since: State, now: State, cycles: int) -> State:
         port if port == before else port + cycles for port, before in zip(now.ports, since.ports, strict=True)
     )
     return replace(now, ports=ports, **{name: time + cycles for name, time in moved.items()})
-
-
-class _Job:
-    """A tick on its way through the units. Each event's value is the time at which it happened."""
-
-    __slots__ = (
-        "array_access", "array_done", "fills", "gone", "input", "ready", "released", "side", "store_access",
-        "tick", "vector_access", "weight",
-    )  # fmt: skip
-
-    def __init__(self, env: simpy.Environment, tick: Tick) -> None:
-        self.tick = tick
-        self.weight, self.input, self.side = env.event(), env.event(), env.event()
-        self.array_done = env.event()
-        self.ready = env.event() if tick.vector else self.array_done
-        self.released = self.ready if tick.side or not tick.array else self.array_done
-        self.gone = env.event() if tick.store else self.ready
-        self.fills: list[Access | None] = []
-        self.store_access: Access | None = None
-        self.array_access: list[Access] = []
-        self.vector_access: list[Access] = []
-
-    def nothing_to_load(self) -> None:
-        """Have ready from the start what the tick does not load."""
-        for event, missing in (
-            (self.weight, self.tick.weight is None),
-            (self.input, self.tick.input is None),
-            (self.side, not self.tick.side),
-        ):
-            if missing:
-                event.succeed(0)
-
-
-class _Port:
-    """A buffer's ports: accesses in the order in which they were listed, each from when it is asked for."""
-
-    def __init__(self, env: simpy.Environment, free: int) -> None:
-        self.env, self.free = env, free
-        self.accesses: list[tuple[int, Access]] = []
-
-    def listed(self, cycles: int) -> Access:
-        """A new last access."""
-        access = Access(self.env.event(), self.env.event())
-        self.accesses.append((cycles, access))
-        return access
-
-    def serve(self) -> Process:
-        """The process."""
-        yield self.env.timeout(self.free)
-        for cycles, access in self.accesses:
-            yield access.asked
-            yield self.env.timeout(cycles)
-            self.free = int(self.env.now)
-            access.ended.succeed(self.free)
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """A use of a buffer's ports: asked for by a unit when it starts, ended by the port."""
-
-    asked: simpy.Event
-    ended: simpy.Event
 
 
 class _Piece:
@@ -241,53 +181,50 @@ class _Piece:
         self.env = simpy.Environment()
         self.dma, self.array, self.vector = state.dma, state.array, state.vector
         self.done, self.credit_bytes, self.output_free = state.done, state.credit_bytes, state.output_free
-        self.jobs = [_Job(self.env, tick) for tick in ticks]
+        self.jobs = [Job(self.env, tick) for tick in ticks]
         for job in self.jobs:
             job.nothing_to_load()
         self.chain = [*self._carried_over(state), *self.jobs]
-        self.ports = [_Port(self.env, free) for free in state.ports]
+        self.ports = [Port(self.env, free) for free in state.ports]
+        self.arrays = machine.arrays(self.env, state.shadow)
         self._list_accesses()
 
     def run(self) -> State:
         """Run to the end; the state that is left."""
-        for process in (self._dma(), self._array(), self._vector(), *(port.serve() for port in self.ports)):
+        units = (self._dma(), self._shift(), self._array(), self._vector())
+        for process in (*units, *(port.serve() for port in self.ports)):
             self.env.process(process)
         self.env.run()
         leaving, behind = self.chain[-2:]
         return State(
             dma=self.dma,
             array=self.array,
+            shadow=self.arrays.shadow,
             vector=self.vector,
             done=self.done,
-            release=_time(leaving.released),
+            release=time_of(leaving.released),
             output_free=self.output_free,
             behind=behind.tick,
-            behind_ready=_time(behind.array_done),
-            behind_side=_time(behind.side),
+            behind_ready=time_of(behind.array_done),
+            behind_side=time_of(behind.side),
             leaving=leaving.tick,
-            leaving_ready=_time(leaving.ready),
+            leaving_ready=time_of(leaving.ready),
             ports=tuple(port.free for port in self.ports),
             credit_bytes=self.credit_bytes,
         )
 
-    def _carried_over(self, state: State) -> tuple[_Job, _Job]:
+    def _carried_over(self, state: State) -> tuple[Job, Job]:
         """The two ticks under way, as far as they had come."""
-        leaving, behind = _Job(self.env, state.leaving), _Job(self.env, state.behind)
-        if leaving.ready is not leaving.released:
-            self._at(leaving.released, state.release)
-        self._at(leaving.ready, state.leaving_ready)
-        self._at(behind.array_done, state.behind_ready)
-        self._at(behind.side, state.behind_side)
+        leaving, behind = Job(self.env, state.leaving), Job(self.env, state.behind)
+        for event, time in {
+            leaving.released: state.release,
+            leaving.ready: state.leaving_ready,
+            behind.streamed: state.array,
+            behind.array_done: state.behind_ready,
+            behind.side: state.behind_side,
+        }.items():
+            happening(self.env, time, event)
         return leaving, behind
-
-    def _at(self, event: simpy.Event, time: int) -> None:
-        """Make an event happen at a time."""
-
-        def happen() -> Process:
-            yield self.env.timeout(time)
-            event.succeed(time)
-
-        self.env.process(happen())
 
     def _list_accesses(self) -> None:
         """Every port's accesses in the order of rule 4."""
@@ -301,11 +238,11 @@ class _Piece:
             self._list_vector(self.chain[-1])
             self._list_store(self.chain[-1])
 
-    def _list_store(self, job: _Job) -> None:
+    def _list_store(self, job: Job) -> None:
         if job.tick.store is not None:
             job.store_access = self._listed(job.tick.store)
 
-    def _list_vector(self, job: _Job) -> None:
+    def _list_vector(self, job: Job) -> None:
         if job.tick.vector:
             job.vector_access = self._listed_work(job.tick.vector_ports)
 
@@ -331,7 +268,7 @@ class _Piece:
             yield from self._store(self.chain[-2])
             yield from self._store(self.chain[-1])
 
-    def _loads(self, job: _Job) -> Process:
+    def _loads(self, job: Job) -> Process:
         tick, fills = job.tick, iter(job.fills)
         for event, transfer in ((job.weight, tick.weight), (job.input, tick.input)):
             if transfer is not None:
@@ -376,20 +313,29 @@ class _Piece:
         yield self.env.timeout(max(0, earliest - self.env.now))
         event.succeed(int(self.env.now))
 
-    def _store(self, job: _Job) -> Process:
+    def _store(self, job: Job) -> Process:
         if job.tick.store is None:
             return
         yield job.ready
         yield from self._transfer(job.tick.store, job.store_access, "store")
         self.env.process(self._leaves(job, job.tick.store.latency))
 
-    def _leaves(self, job: _Job, latency: int) -> Process:
+    def _leaves(self, job: Job, latency: int) -> Process:
         """Free the output slot when the store has read it, and be done when it has arrived."""
         if job.store_access is not None:
             yield job.store_access.ended
         yield self.env.timeout(max(0, self.dma - self.env.now))
         job.gone.succeed(int(self.env.now))
         self.done = max(self.done, int(self.env.now) + latency)
+
+    def _shift(self) -> Process:
+        """The shift registers that bring stationary operands into the array: rule 2."""
+        for job in self.jobs:
+            if job.tick.array:
+                work = job.work = self.arrays.tile(job.tick)
+                yield job.weight
+                yield from work.shift()
+                job.shifted.succeed(int(self.env.now))
 
     def _array(self) -> Process:
         """The systolic array: rule 2."""
@@ -399,15 +345,17 @@ class _Piece:
             if self.chain[position].tick.closes_output:
                 slot = self.chain[position].gone
             waits = {"weight_stall": job.weight, "input_stall": job.input}
-            yield job.weight
-            yield job.input
             if job.tick.opens_output:
                 waits["output_stall"] = slot or self._slot_left_before()
-                yield waits["output_stall"]
+            for cause in waits:
+                yield waits[cause]
             if job.tick.array:
                 self._blame(waits)
-                yield from self._array_tick(job)
-            job.array_done.succeed(int(self.env.now))
+                yield job.shifted
+                assert job.work is not None, "it has shifted"
+                yield from self._array_tick(job, job.work)
+            else:
+                job.array_done.succeed(int(self.env.now))
         if slot is not None:
             self.env.process(self._note_slot(slot))
 
@@ -417,31 +365,40 @@ class _Piece:
 
     def _note_slot(self, slot: simpy.Event) -> Process:
         yield slot
-        self.output_free = _time(slot)
+        self.output_free = time_of(slot)
 
     def _blame(self, waits: dict[str, simpy.Event]) -> None:
-        """Charge the array's idle cycles to what it waited for last."""
+        """Charge the array's idle cycles so far to what it waited for last."""
         idle = int(self.env.now) - self.array
-        cause = max(waits, key=lambda each: _time(waits[each]))
+        cause = max(waits, key=lambda each: time_of(waits[each]))
         setattr(self.machine.tally, cause, getattr(self.machine.tally, cause) + idle)
+        self.array = int(self.env.now)
 
-    def _array_tick(self, job: _Job) -> Process:
+    def _array_tick(self, job: Job, work: ArrayTile) -> Process:
         tick, start, tally = job.tick, int(self.env.now), self.machine.tally
         for access in job.array_access:
             access.asked.succeed(start)
-        if self.machine.array_work is None:
-            yield self.env.timeout(tick.array)
-        else:
-            yield from self.machine.array_work(self.env, tick)
-        worked = int(self.env.now)
+        yield from work.stream()
+        streamed = int(self.env.now)
+        self.env.process(self._results(job, work))
         for access in job.array_access:
             yield access.ended
-        self.array = int(self.env.now)
+        skew = tick.array - tick.array_streaming - tick.array_shift
         tally.array_busy += tick.array_streaming
-        tally.weight_shift += tick.array_shift
-        tally.fill_drain += worked - start - tick.array_streaming - tick.array_shift
-        tally.port_stall += self.array - worked
+        tally.fill_drain += skew
+        tally.weight_shift += streamed - self.array - tick.array_streaming - skew
+        self.array = int(self.env.now)
+        tally.port_stall += self.array - streamed
         self.machine.record("array", "tile", start, self.array)
+        job.streamed.succeed(self.array)
+
+    def _results(self, job: Job, work: ArrayTile) -> Process:
+        """Have a tick's results complete when they have left the array and its accesses have ended."""
+        yield from work.drain()
+        for access in job.array_access:
+            yield access.ended
+        self.done = max(self.done, int(self.env.now))
+        job.array_done.succeed(int(self.env.now))
 
     def _vector(self) -> Process:
         """The vector unit: rule 3."""
@@ -463,10 +420,6 @@ class _Piece:
             job.ready.succeed(self.vector)
 
 
-def _time(event: simpy.Event) -> int:
-    return cast("int", event.value)
-
-
 def run_region(
     program: Program,
     buffers: int,
@@ -475,13 +428,13 @@ def run_region(
     *,
     fast_forward: bool = True,
     trace: bool = False,
-    array_work: ArrayWork | None = None,
+    arrays: MakeArrays = TimedArrays,
 ) -> RegionRun:
     """Run one region from its start until everything of it is complete.
 
     Without `fast_forward` every tick is run, in one environment.
     """
-    machine = EventMachine(buffers, credit_bytes, trace, array_work)
+    machine = EventMachine(buffers, credit_bytes, trace, arrays)
     if fast_forward:
         drive(program, machine)
     else:

@@ -33,8 +33,14 @@ def short(number: float) -> str:
 
 def fractional(number: float, unit: str) -> str:
     """A quantity that may be small, in `unit` or a fraction of it: `1.234 ms`, `56.7 µJ`."""
+    factor, scaled = fraction_of(number, unit)
+    return f"{number / factor:,.4g} {scaled}" if number else f"0 {unit}"
+
+
+def fraction_of(number: float, unit: str) -> tuple[float, str]:
+    """The unit that `number` is best written in, and how much of `unit` it is: `(1e-3, "mJ")`."""
     factor, prefix = next((s for s in _SUBUNITS if abs(number) >= s[0]), _SUBUNITS[-1])
-    return f"{number / factor:,.4g} {prefix}{unit}" if number else f"0 {unit}"
+    return factor, f"{prefix}{unit}"
 
 
 def _scaled(number: float, base: int, units: Sequence[str]) -> str:

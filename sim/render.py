@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +19,15 @@ CAUSE_COLORS = ("#e08a3c", "#c8553d", "#8a6fb0", "#4f9d8f", "#d4b13f", "#b56a8e"
 """Colours of the stall causes in order; they read on white and on near-black."""
 
 
+COMPONENT_COLORS = {
+    "array": BUSY_COLOR, "registers": "#7fa6dc", "vector": "#8a6fb0", "network": "#8c6d52",
+    "dram": "#e08a3c", "dram_background": "#edbf93", "leakage": "#9aa3ad", "clock": "#6b7580",
+    "control": "#b56a8e",
+}  # fmt: skip
+"""Colours of what every accelerator has, in energy or in area."""
+BUFFER_COLORS = ("#4f9d8f", "#8fbf5a", "#d4b13f", "#2f7f6f", "#b5cf8a", "#5b8c3e")
+
+
 def key_figures(summary: Summary) -> list[tuple[str, str]]:
     """The headline numbers, as (name, text)."""
     return [
@@ -27,8 +36,8 @@ def key_figures(summary: Summary) -> list[tuple[str, str]]:
         ("utilization", f"{percent(summary.utilization)} of {count(summary.peak_macs_per_cycle)} MACs/cycle"),
         ("MACs", f"{count(summary.macs)} ({short(summary.macs)})"),
         ("parameters", f"{count(summary.parameters)} ({short(summary.parameters)})"),
-        ("energy", _total(summary.energy_j, "J")),
-        ("area", _total(summary.area_mm2, "mm²")),
+        ("energy", f"{fractional(summary.energy_j, 'J')} ({_power(summary)})"),
+        ("area", f"{summary.area_mm2:,.4g} mm²"),
     ]
 
 
@@ -45,6 +54,21 @@ def state_colors(states: Sequence[str]) -> list[str]:
     return [fixed.get(state) or taken[state] for state in states]
 
 
+def component_name(component: str) -> str:
+    """A component as people write it; a buffer keeps the name that the description gives it."""
+    return state_name(component) if component in COMPONENT_COLORS else component
+
+
+def component_colors(components: Sequence[str]) -> list[str]:
+    """A colour for each component of energy or area, the same wherever it is shown.
+
+    Those that every accelerator has have their own, buffers take theirs in order of their names.
+    """
+    buffers = sorted(set(components) - set(COMPONENT_COLORS))
+    taken = {name: BUFFER_COLORS[i % len(BUFFER_COLORS)] for i, name in enumerate(buffers)}
+    return [COMPONENT_COLORS.get(name) or taken[name] for name in components]
+
+
 def terminal(summary: Summary) -> Group:
     """The whole summary as a rich renderable; names are never cut, a narrow terminal folds them."""
     from rich.console import Group
@@ -57,6 +81,8 @@ def terminal(summary: Summary) -> Group:
     tables = [figures, _array_table(summary)]
     if summary.traffic:
         tables.append(_traffic_table(summary))
+    if summary.components:
+        tables.append(_components_table(summary))
     if summary.slowest:
         tables.append(_operators_table(summary))
     return Group(title, *(part for table in tables for part in (Text(), table)))
@@ -80,16 +106,30 @@ def html(summary: Summary) -> str:
         f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{escape(text)}</td></tr>"
         for name, text in key_figures(summary)
     )
-    return f"<div><b>{title}</b><table>{rows}</table>{stall_bar(summary.array)}</div>"
+    bars = stall_bar(summary.array) + energy_bar(summary)
+    return f"<div><b>{title}</b><table>{rows}</table>{bars}</div>"
 
 
 def stall_bar(shares: Sequence[Share], width: int = 560) -> str:
     """The array's cycles as one SVG bar with a legend below; the pieces fill the bar exactly."""
     colors = state_colors([share.name for share in shares])
+    named = [(state_name(share.name), share.share) for share in shares]
+    return _bar("cycles of the array by state", named, colors, width)
+
+
+def energy_bar(summary: Summary, width: int = 560) -> str:
+    """The run's energy by component, drawn as `stall_bar`; nothing if there is none."""
+    parts = [part for part in summary.components if part.energy_j]
+    colors = component_colors([part.name for part in parts])
+    shares = [(component_name(part.name), part.energy_share) for part in parts]
+    return _bar("energy by component", shares, colors, width) if shares else ""
+
+
+def _bar(what: str, shares: Sequence[tuple[str, float]], colors: Sequence[str], width: int) -> str:
     pieces, legend, left = [], [], 0.0
-    for share, color in zip(shares, colors, strict=True):
-        text = escape(f"{state_name(share.name)} {percent(share.share)}")
-        size = width * share.share
+    for (name, share), color in zip(shares, colors, strict=True):
+        text = escape(f"{name} {percent(share)}")
+        size = width * share
         box = f'x="{left:.2f}" y="0" width="{size:.2f}" height="18" fill="{color}"'
         pieces.append(f"<rect {box}><title>{text}</title></rect>")
         legend.append(
@@ -98,7 +138,7 @@ def stall_bar(shares: Sequence[Share], width: int = 560) -> str:
         left += size
     return (
         f'<svg viewBox="0 0 {width} 18" width="100%" style="max-width:{width}px" role="img" '
-        f'aria-label="cycles of the array by state">{"".join(pieces)}</svg>'
+        f'aria-label="{what}">{"".join(pieces)}</svg>'
         f'<div style="font-size:0.9em">{" &ensp; ".join(legend)}</div>'
     )
 
@@ -137,6 +177,20 @@ def _traffic_table(summary: Summary) -> Table:
     return table
 
 
+def _components_table(summary: Summary) -> Table:
+    table = _table(("component", "<"), ("energy", ">"), ("share", ">"), ("area mm²", ">"), ("share", ">"))
+    for part in summary.components:
+        energy = (fractional(part.energy_j, "J"), percent(part.energy_share)) if part.energy_j else ("", "")
+        area = (f"{part.area_mm2:,.4g}", percent(part.area_share)) if part.area_mm2 else ("", "")
+        table.add_row(component_name(part.name), *energy, *area)
+    whole_energy, whole_area = (
+        percent(1.0 if total else 0.0) for total in (summary.energy_j, summary.area_mm2)
+    )
+    total = (fractional(summary.energy_j, "J"), whole_energy, f"{summary.area_mm2:,.4g}", whole_area)
+    table.add_row("total", *total, style="dim")
+    return table
+
+
 def _operators_table(summary: Summary) -> Table:
     table = _table(
         ("slowest operators", "<"),
@@ -162,12 +216,11 @@ def _operators_table(summary: Summary) -> Table:
     return table
 
 
-def _total(amount: Mapping[str, float] | str, unit: str) -> str:
-    """The total of a breakdown, or the note that stands in its place."""
-    if isinstance(amount, str):
-        return amount
-    total = amount["total"] if "total" in amount else sum(amount.values())
-    return f"{total:,.4g} {unit}" if unit == "mm²" else fractional(total, unit)
+def _power(summary: Summary) -> str:
+    """What is said beside the energy."""
+    power = f"{fractional(summary.average_power_w, 'W')} on average"
+    per_mac = summary.energy_per_mac_pj
+    return power if per_mac is None else f"{power}, {per_mac:,.4g} pJ/MAC"
 
 
 def styled_text(summary: Summary) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -145,11 +145,18 @@ class Result:
         """A row per operator, units in the column names."""
         import pandas as pd
 
-        rows = [row_dict(row) for row in self.operators]
-        for row in rows:
-            parts = cast("dict[str, float]", row.pop("energy_pj"))
-            row.update({f"energy_pj.{component}": energy for component, energy in parts.items()})
-        return pd.DataFrame(rows)
+        return pd.DataFrame([flat_row(row) for row in self.operators], columns=self.columns)
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the operators as a table (`to_frame`, CSV), also where there are none."""
+        fields = [name for name in OperatorRow.__slots__ if name != "energy_pj"]
+        return [*fields, *(f"energy_pj.{component}" for component in self.energy_j)]
+
+    @property
+    def average_power_w(self) -> float:
+        """Energy over time."""
+        return self.energy_j.get("total", 0.0) / self.latency_s if self.cycles else 0.0
 
     def _repr_html_(self) -> str:
         """For notebooks: the key figures and a bar of what the array did."""
@@ -162,6 +169,12 @@ class Result:
         from tilewright.sim import render, summary
 
         return render.terminal(summary.summary(self))
+
+
+def flat_row(row: OperatorRow) -> dict[str, object]:
+    """An operator's row as one line of a table: `energy_pj.array` and so on in the place of `energy_pj`."""
+    fields = {name: getattr(row, name) for name in OperatorRow.__slots__ if name != "energy_pj"}
+    return fields | {f"energy_pj.{component}": energy for component, energy in row.energy_pj.items()}
 
 
 def row_dict(row: OperatorRow) -> dict[str, object]:

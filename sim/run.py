@@ -15,6 +15,7 @@ from tilewright.dataflows.regions import MatmulSpec
 from tilewright.dataflows.tiling import Tiling
 from tilewright.description.errors import InputError
 from tilewright.sim import functional
+from tilewright.sim.array_model import TimedArrays
 from tilewright.sim.assemble import Assembly, Cost, bound_cost, run_cost
 from tilewright.sim.event import RegionRun, run_region
 from tilewright.sim.functional import Values
@@ -63,7 +64,7 @@ def _run(the_plan: Plan, request: Request, options: Options, array: SteppedArray
         machine.dram_cycles(request.prefetch_bytes),
         fast_forward=options.fast_forward and array is None,
         trace=options.trace,
-        array_work=array.work if array else None,
+        arrays=array.attach if array else TimedArrays,
     )
 
 

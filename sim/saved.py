@@ -61,6 +61,7 @@ def _result(data: Mapping[str, object]) -> Result:
         peak_dram_bytes_per_cycle=None if peak is None else _number(peak),
         energy_j=_breakdown(data["energy_j"]),
         area_mm2=_breakdown(data["area_mm2"]),
+        sources=tuple(_mapping(source) for source in _typed(data, "sources", list)),
     )
 
 
@@ -93,14 +94,15 @@ def _traffic(value: object) -> Traffic:
     return Traffic(_typed(moved, "read", int), _typed(moved, "write", int))
 
 
-def _breakdown(value: object) -> dict[str, float] | str:
-    return value if isinstance(value, str) else {k: _number(v) for k, v in _mapping(value).items()}
+def _breakdown(value: object) -> dict[str, float]:
+    return {name: _number(amount) for name, amount in _mapping(value).items()}
 
 
-_ROW_TYPES = get_type_hints(OperatorRow)
+_ROW_TYPES = {name: kind for name, kind in get_type_hints(OperatorRow).items() if name != "energy_pj"}
 _make_row = cast("Callable[..., OperatorRow]", OperatorRow)
 
 
 def _row(value: object) -> OperatorRow:
     row = _mapping(value)
-    return _make_row(**{name: _typed(row, name, kind) for name, kind in _ROW_TYPES.items()})
+    fields = {name: _typed(row, name, kind) for name, kind in _ROW_TYPES.items()}
+    return _make_row(**fields, energy_pj=_breakdown(row["energy_pj"]))

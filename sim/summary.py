@@ -37,6 +37,19 @@ class MemoryTraffic:
 
 
 @dataclass(frozen=True, slots=True)
+class Component:
+    """What one component takes of the run's energy and of the area; 0 where it has none."""
+
+    name: str
+    energy_j: float
+    energy_share: float
+    """Of the run's energy, 0 to 1."""
+    area_mm2: float
+    area_share: float
+    """Of all area, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorGroup:
     """Operators that differ only in the number of their layer or decode step."""
 
@@ -52,6 +65,7 @@ class OperatorGroup:
     share: float
     macs: int
     dram_bytes: int
+    energy_pj: float
     own_cycles: int
     """Each member's time by itself: the cycles that it adds to the run, or the busy time of the array or the
     DRAM where that is longer (work that overlaps a neighbour's adds nothing to the run)."""
@@ -84,8 +98,16 @@ class Summary:
     others: Share
     """What is not in `slowest`."""
     operator_count: int
-    energy_j: Mapping[str, float] | str
-    area_mm2: Mapping[str, float] | str
+    energy_j: float
+    average_power_w: float
+    area_mm2: float
+    components: tuple[Component, ...]
+    """Those with energy, most first, then those with area only; without those that have neither."""
+
+    @property
+    def energy_per_mac_pj(self) -> float | None:
+        """All energy of the run over its MACs; None where there are none."""
+        return 1e12 * self.energy_j / self.macs if self.macs else None
 
 
 def summary(result: Result, slowest: int = 10) -> Summary:
@@ -109,9 +131,28 @@ def summary(result: Result, slowest: int = 10) -> Summary:
         slowest=shown,
         others=Share("others", rest, _part(rest, result.cycles)),
         operator_count=len(result.operators),
-        energy_j=result.energy_j,
-        area_mm2=result.area_mm2,
+        energy_j=result.energy_j.get("total", 0.0),
+        average_power_w=result.average_power_w,
+        area_mm2=result.area_mm2.get("total", 0.0),
+        components=components(result.energy_j, result.area_mm2),
     )
+
+
+def components(energy_j: Mapping[str, float], area_mm2: Mapping[str, float]) -> tuple[Component, ...]:
+    """Both breakdowns side by side, in the order of `Summary.components`."""
+    names = [name for name in {**energy_j, **area_mm2} if name != "total"]
+    rows = [
+        Component(
+            name=name,
+            energy_j=energy_j.get(name, 0.0),
+            energy_share=_part(energy_j.get(name, 0.0), energy_j.get("total", 0.0)),
+            area_mm2=area_mm2.get(name, 0.0),
+            area_share=_part(area_mm2.get(name, 0.0), area_mm2.get("total", 0.0)),
+        )
+        for name in names
+    ]
+    found = [row for row in rows if row.energy_j or row.area_mm2]
+    return tuple(sorted(found, key=lambda row: (-row.energy_j, -row.area_mm2)))
 
 
 def operator_groups(operators: Iterable[OperatorRow], total_cycles: int) -> list[OperatorGroup]:
@@ -150,6 +191,7 @@ def _group(name: str, rows: list[OperatorRow], total_cycles: int) -> OperatorGro
         share=_part(cycles, total_cycles),
         macs=sum(row.macs for row in rows),
         dram_bytes=sum(row.dram_read_bytes + row.dram_write_bytes for row in rows),
+        energy_pj=sum(row.energy_pj.get("total", 0.0) for row in rows),
         own_cycles=sum(own_cycles(row) for row in rows),
     )
 
@@ -171,5 +213,5 @@ def _traffic(result: Result) -> tuple[MemoryTraffic, ...]:
     )
 
 
-def _part(amount: int, whole: int) -> float:
+def _part(amount: float, whole: float) -> float:
     return amount / whole if whole else 0.0

@@ -65,7 +65,7 @@ def _events(result: Result, limit: int, left_out: dict[str, str]) -> Iterator[di
             yield _metadata("thread_sort_index", tid, "sort_index", tid)
             for piece in lane:
                 yield _slice_event(piece, tid)
-    for counter, samples in _by_counter(result.counters).items():
+    for counter, samples in _by_counter([*result.counters, *energy_counters(result)]).items():
         for sample in _capped(samples, counter, limit, left_out):
             yield {
                 "name": counter, "ph": "C", "pid": _PID, "ts": sample.time, "args": {"value": sample.value},
@@ -82,6 +82,35 @@ def _by_resource(result: Result) -> dict[str, list[Slice]]:
     for piece in result.slices:
         groups.setdefault(piece.resource, []).append(piece)
     return groups
+
+
+def energy_counters(result: Result) -> list[CounterSample]:
+    """Power in W, and the energy in J since the start, a sample wherever an operator starts or ends.
+
+    An operator's energy is spread evenly from its start to its end; one without a length adds its energy at
+    once. Energy is a straight line between two samples.
+    """
+    steps: dict[int, list[float]] = {}
+    """By time: change of power in pJ per cycle, operators that start less those that end, energy at once."""
+    for row in result.operators:
+        energy, length = row.energy_pj.get("total", 0.0), row.end - row.start
+        rate = energy / length if length else 0.0
+        for time, sign in ((row.start, 1), (row.end, -1)):
+            step = steps.setdefault(time, [0.0, 0, 0.0])
+            step[0] += sign * rate
+            step[1] += sign
+        steps[row.end][2] += 0.0 if length else energy
+    watts = result.clock_mhz * 1e-6
+    samples: list[CounterSample] = []
+    rate, running, energy, last = 0.0, 0.0, 0.0, 0
+    for time, (change, count, at_once) in sorted(steps.items()):
+        energy += rate * (time - last) + at_once
+        running += count
+        rate = rate + change if running else 0.0  # exactly nothing where nothing runs
+        last = time
+        samples.append(CounterSample("power (W)", time, rate * watts))
+        samples.append(CounterSample("energy (J)", time, energy * 1e-12))
+    return samples
 
 
 def _by_counter(samples: Iterable[CounterSample]) -> dict[str, list[CounterSample]]:

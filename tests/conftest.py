@@ -31,6 +31,7 @@ def make_result(layers: int = 12, *, traced: bool = False) -> Result:
                 name=name, kind=kind, start=start, end=now + cycles, cycles=cycles, macs=macs, shape=shape,
                 array_busy_cycles=array, vector_busy_cycles=vector, dram_busy_cycles=dram,
                 dram_read_bytes=dram * 12, dram_write_bytes=dram * 4, bound=bound,
+                energy_pj=_with_total({"array": macs / 2, "dram": dram * 512.0, "leakage": cycles * 4.0}),
             )
         )  # fmt: skip
         busy = {"array": array, "vector": vector, "dram": dram}
@@ -57,6 +58,30 @@ def make_result(layers: int = 12, *, traced: bool = False) -> Result:
         operators=tuple(rows),
         provenance={"version": "0.1.0", "config_hash": "abc123", "seed": 0, "accelerator": {"name": "<toy>"}},
         peak_dram_bytes_per_cycle=16.0,
+        energy_j=_with_total(
+            {part: 1e-12 * sum(row.energy_pj[part] for row in rows) for part in ("array", "dram", "leakage")}
+        ),
+        area_mm2=_with_total({"array": 0.5, "scratchpad": 1.5}),
+        sources=(
+            {
+                "constant": "arithmetic.int8.multiply.energy_pj",
+                "value": 0.25,
+                "unit": "pJ",
+                "node_nm": 28.0,
+                "scaled_from": "45 nm",
+                "source": "A & B, table <1>",
+                "confidence": "high",
+            },
+            {
+                "constant": "dram.ddr4.read_pj_per_bit",
+                "value": 4.0,
+                "unit": "pJ/bit",
+                "node_nm": None,
+                "scaled_from": "",
+                "source": "my-tech.yaml: <own> measurement",
+                "confidence": "user",
+            },
+        ),
         slices=tuple(slices) if traced else (),
         counters=(CounterSample("scratchpad bytes", 0, 0), CounterSample("scratchpad bytes", 150, 4096))
         if traced
@@ -65,6 +90,10 @@ def make_result(layers: int = 12, *, traced: bool = False) -> Result:
 
 
 _UNITS = ("array", "vector", "dram")
+
+
+def _with_total(parts: dict[str, float]) -> dict[str, float]:
+    return {"total": sum(parts.values()), **parts}
 
 
 def _states(busy: int, total: int) -> dict[str, int]:

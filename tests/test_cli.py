@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,8 +17,11 @@ import pytest
 import yaml
 
 import tilewright
+from tilewright.arch.area import area_mm2
+from tilewright.arch.energy import peak_power_w, sources
 from tilewright.arch.load import load_accelerator
 from tilewright.arch.load import preset_names as accelerator_names
+from tilewright.arch.technology import shipped_figures
 from tilewright.cli import ExitCode, execute, main
 from tilewright.cli.output import staged
 from tilewright.description.errors import InputError
@@ -109,12 +113,16 @@ def test_run_json_is_the_result(capsys: pytest.CaptureFixture[str], result: Resu
 
 @pytest.mark.usefixtures("calls")
 def test_run_csv_has_a_row_per_operator(capsys: pytest.CaptureFixture[str], result: Result) -> None:
-    """The columns are the operator's fields; the cycles add up."""
+    """The columns are the operator's fields, energy by component with its unit; cycles and energy add up."""
     assert execute(["run", "toy", "bert", "--format", "csv"]) == ExitCode.OK
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert list(rows[0]) == list(OperatorRow.__slots__)
+    parts = [f"energy_pj.{part}" for part in ("total", "array", "dram", "leakage")]
+    assert list(rows[0]) == [*OperatorRow.__slots__[:-1], *parts] == list(result.to_frame().columns)
     assert len(rows) == len(result.operators)
     assert sum(int(row["cycles"]) for row in rows) == result.cycles
+    assert sum(float(row["energy_pj.total"]) for row in rows) == pytest.approx(
+        1e12 * result.energy_j["total"]
+    )
 
 
 def test_run_writes_trace_and_report(
@@ -322,9 +330,95 @@ def test_show_prints_a_description_that_loads_back(
     file.write_text(text, encoding="utf-8")
     assert load_accelerator(file) == load_accelerator("gemmini-default", ["array.rows=32"])
     assert "# array peak   512 MACs/cycle, 0.512 TMAC/s\n" in text
-    assert "# area         not modelled yet\n" in text
+    assert "# area         0." in text
+    assert re.search(
+        r"^#   component +area_mm2 +peak_power_w\n#   array +[\d.]+ +[\d.]+\n", text, re.MULTILINE
+    )
     assert execute(["show", str(file)]) == ExitCode.OK
     assert capsys.readouterr().out == text
+
+
+def test_area_and_peak_power_are_shown_by_component(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every component of the models has its row, and the rows add up to the totals above them."""
+    accelerator = load_accelerator("tpu-v1")
+    area, power = area_mm2(accelerator), peak_power_w(accelerator)
+    assert execute(["show", "tpu-v1"]) == ExitCode.OK
+    text = capsys.readouterr().out
+    assert f"# area         {sum(area.values()):,.4g} mm² at 28 nm" in text
+    assert f"# peak power   {sum(power.values()):,.4g} W" in text
+    rows = dict(re.findall(r"^#   (\w+) +(.*)$", text, re.MULTILINE))
+    assert set(rows) == {"component", *area, *power}
+    assert rows["array"].split() == [f"{area['array']:,.4g}", f"{power['array']:,.4g}"]
+    assert rows["dram"] == f"{power['dram']:,.4g}"
+
+
+def test_show_sources_names_every_constant_in_every_format(capsys: pytest.CaptureFixture[str]) -> None:
+    """The same constants in the table, in JSON and in CSV, and each citation of the table once."""
+    expected = sources(load_accelerator("tpu-v1", ["technology.node_nm=16"]))
+    command = ["show", "--sources", "tpu-v1", "arch.technology.node_nm=16"]
+    execute([*command, "--format", "json"])
+    rows = json.loads(capsys.readouterr().out)
+    execute([*command, "--format", "csv"])
+    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    execute(command)
+    table, _, cited = capsys.readouterr().out.partition("\n\n")
+    assert rows == [row.to_dict() for row in expected]
+    assert [line["source"] for line in lines] == [row.source for row in expected]
+    assert list(lines[0]) == list(rows[0])
+    assert [line.split()[0] for line in table.splitlines()[1:]] == [row.constant for row in expected]
+    assert len(re.findall(r"^\[\d+\] ", cited, re.MULTILINE)) == len({row.source for row in expected})
+
+
+def test_a_users_own_figure_shows_as_such(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """What a technology file replaces has the file in its source and the confidence `user`."""
+    (tmp_path / "mine.yaml").write_text(
+        "wire:\n  energy_pj_per_bit_mm: {value: 0.5, unit: pJ/bit/mm, source: our lab}\n"
+    )
+    execute(["show", "tpu-v1", "--source"])
+    text = re.sub(
+        "^technology:\n", "technology:\n  file: mine.yaml\n", capsys.readouterr().out, flags=re.MULTILINE
+    )
+    (tmp_path / "chip.yaml").write_text(text)
+    execute(["show", "--sources", str(tmp_path / "chip.yaml"), "--format", "json"])
+    rows = {row["constant"]: row for row in json.loads(capsys.readouterr().out)}
+    wire = rows["wire.energy_pj_per_bit_mm"]
+    assert (wire["value"], wire["confidence"], wire["source"]) == (0.5, "user", "mine.yaml: our lab")
+    assert [row["constant"] for row in rows.values() if row["confidence"] == "user"] == [wire["constant"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["bert-base", "--sources"],
+            "--sources prints an accelerator's constants; 'bert-base' is a workload",
+        ),
+        (
+            ["tpu-v1", "--source", "--sources"],
+            "--source prints a description, --sources its constants: leave out one of them",
+        ),
+        (["tpu-v1", "--format", "csv"], "--format csv goes with --sources; without it, YAML is printed"),
+    ],
+)
+def test_show_refuses_what_does_not_go_together(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 2, one line that says what goes with what."""
+    assert execute(["show", *arguments]) == ExitCode.BAD_INPUT
+    assert capsys.readouterr() == ("", f"error: {message}\n")
+
+
+def test_list_technologies_has_every_shipped_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    """Row and key together are the dotted names of the figures, each once; nodes as the tables have them."""
+    execute(["list", "technologies", "--format", "json"])
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    grid, scaling = rows.pop("sram.grid"), rows.pop("scaling")
+    assert grid["nodes_nm"] == "22, 32, 45, 65"
+    assert (scaling["nodes_nm"][:2], scaling["nodes_nm"][-2:]) == ("7,", "65")
+    named = [f"{name}.{key}" for name, row in rows.items() for key in row["figures"].split(", ")]
+    assert named == list(shipped_figures())
+    assert (rows["arithmetic.int8"]["kind"], rows["arithmetic.int8"]["nodes_nm"]) == ("element type", "7, 45")
+    assert (rows["dram.hbm2"]["kind"], rows["dram.hbm2"]["nodes_nm"]) == ("DRAM", "any")
 
 
 def test_show_of_a_workload_counts_it(capsys: pytest.CaptureFixture[str]) -> None:

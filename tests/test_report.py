@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilewright.explore import figure_data, figures
+from tilewright.explore import energy_data, energy_figures, figure_data, figures
 from tilewright.explore.report import report_html, sections, write_report
 from tilewright.sim.result import OperatorRow, Result
 
@@ -133,6 +133,72 @@ def test_traffic_is_the_results(result: Result) -> None:
     assert data.write_bytes == (result.traffic_bytes["dram"].write, 1_000_000)
 
 
+def test_energy_and_area_by_component_are_the_results(result: Result) -> None:
+    """Most first, parts add up to the total, shares to 1; what has nothing is left out."""
+    data = energy_data.energy_data(replace(result, energy_j={**result.energy_j, "clock": 0.0}))
+    assert data.components == ("dram", "array", "leakage")
+    assert data.total == result.energy_j["total"] == pytest.approx(sum(data.amounts))
+    assert sum(data.shares) == pytest.approx(1)
+    area = energy_data.area_data(result)
+    assert (area.components, area.amounts, area.total) == (("scratchpad", "array"), (1.5, 0.5), 2.0)
+
+
+def test_energy_by_kind_and_by_layer_add_up_to_the_run(result: Result) -> None:
+    """Component by component; kinds with most first, layers in program order."""
+    kinds, layers = energy_data.energy_kind_data(result), energy_data.energy_layer_data(result)
+    assert kinds.groups == ("matmul", "softmax", "gather")
+    assert layers.groups == ("embeddings", *(f"layers.{i}" for i in range(12)))
+    for data in (kinds, layers):
+        assert data.components == ("dram", "array", "leakage")
+        for component in data.components:
+            assert sum(data.energy_j[component]) == pytest.approx(result.energy_j[component])
+        assert sum(data.totals_j) == pytest.approx(result.energy_j["total"])
+    assert layers.energy_j["array"][1] == pytest.approx(800_000 / 2 * 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("layers.3.ffn.up", "layers.3"),
+        ("decode12.layers.3.ffn.up", "layers.3"),
+        ("decoder.layers.0.cross.query", "decoder.layers.0"),
+        ("decode2.head", "head"),
+        ("embeddings.word", "embeddings"),
+        ("gemm", "gemm"),
+        ("conv1.bias", "conv1"),
+        ("gemms.7", "gemms.7"),
+    ],
+)
+def test_the_layer_of_an_operator_is_in_its_name(name: str, layer: str) -> None:
+    """Up to the first number, without the decode step; else the first word."""
+    assert energy_data.layer_of(name) == layer
+
+
+def test_the_energy_figures_draw_their_data(result: Result) -> None:
+    """Bars are shares of the whole; stacks hold each component's energy, in the unit that the axis names."""
+    energy = energy_figures.energy_figure(energy_data.energy_data(result)).data[0]
+    assert sum(energy.x) == pytest.approx(1)
+    assert energy.text == ("20.53 µJ", "4.8 µJ", "232.8 nJ")
+    area = energy_figures.area_figure(energy_data.area_data(result)).data[0]
+    assert list(area.text) == ["1.5 mm²", "0.5 mm²"]
+    kinds = energy_figures.energy_kind_figure(energy_data.energy_kind_data(result))
+    assert kinds.layout.xaxis.title.text == "µJ"
+    assert sum(sum(bar.x) for bar in kinds.data) == pytest.approx(1e6 * result.energy_j["total"])
+    layers = energy_figures.energy_layer_figure(energy_data.energy_layer_data(result))
+    assert layers.layout.yaxis.title.text == "µJ"
+    assert sum(sum(bar.y) for bar in layers.data) == pytest.approx(1e6 * result.energy_j["total"])
+
+
+def test_the_page_lists_every_constant_with_its_source(result: Result) -> None:
+    """Name, value, unit and number of the citation; each citation once; markup in them as text."""
+    html = report_html(replace(result, sources=(*result.sources, result.sources[0])))
+    section = html.partition('<section id="sources">')[2].partition("</section>")[0]
+    assert re.sub("<wbr>", "", section).count("<td>0.25</td><td>pJ</td><td>28</td><td>45 nm</td>") == 2
+    assert section.count("<td>[1]</td>") == 2
+    assert section.count("A &amp; B, table &lt;1&gt;</li>") == 1
+    assert "my-tech.yaml: &lt;own&gt; measurement</li>" in section
+
+
 def test_each_figure_draws_its_data(result: Result) -> None:
     """The numbers that a figure draws are those of its data."""
     stalls = figures.stall_figure(figure_data.stall_data(result))
@@ -180,8 +246,15 @@ def test_the_page_is_self_contained_and_has_every_figure(result: Result) -> None
     assert page.loads == []
     assert html.count("plotly.js v") == 1
     names = ["timeline", "utilization", "stalls", "roofline", "traffic", "kinds"]
+    names += ["energy", "energy-kinds", "energy-layers", "area"]
     assert [section.id for section in sections(result)] == names
-    assert set(page.ids) >= {*names, *(f"figure-{name}" for name in names), "operators", "provenance"}
+    assert set(page.ids) >= {
+        *names,
+        *(f"figure-{name}" for name in names),
+        "operators",
+        "sources",
+        "provenance",
+    }
     assert len(page.ids) == len(set(page.ids))
     for section in sections(result):
         assert section.title in page.text
@@ -205,5 +278,8 @@ def test_the_same_result_gives_the_same_bytes(result: Result, tmp_path: Path) ->
 
 def test_a_run_of_nothing_has_a_report(result: Result) -> None:
     """No operators, no units, no traffic: an empty page, not a crash."""
-    empty = replace(result, cycles=0, macs=0, operators=(), units={}, stalls={}, traffic_bytes={})
+    empty = replace(
+        result, cycles=0, macs=0, operators=(), units={}, stalls={}, traffic_bytes={},
+        energy_j={"total": 0.0, "array": 0.0},
+    )  # fmt: skip
     assert "0 s" in " ".join(_page(report_html(empty)).text)

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from tilewright.description.errors import InputError
 from tilewright.sim.quantities import binary_bytes, count, fractional, percent, short
-from tilewright.sim.render import plain_text, stall_bar, state_colors
+from tilewright.sim.render import component_colors, plain_text, stall_bar, state_colors
 from tilewright.sim.result import Result
 from tilewright.sim.saved import load_result
 from tilewright.sim.summary import operator_groups, own_cycles, summary
@@ -115,8 +115,8 @@ latency      116.4 µs at 500 MHz
 utilization  64.4 % of 256 MACs/cycle
 MACs         9,600,000 (9.60 M)
 parameters   1,234,567 (1.23 M)
-energy       not modelled yet
-area         not modelled yet
+energy       25.56 µJ (219.6 mW on average, 2.663 pJ/MAC)
+area         2 mm²
 
 array         cycles    share
 busy          39,600   68.0 %
@@ -127,6 +127,13 @@ total         58,200  100.0 %
 traffic         read  written  bytes/cycle
 dram         470 KiB  157 KiB        11.02
 scratchpad  2.86 MiB  977 KiB        68.73
+
+component     energy    share  area mm²    share
+dram        20.53 µJ   80.3 %
+array         4.8 µJ   18.8 %       0.5   25.0 %
+leakage     232.8 nJ    0.9 %
+scratchpad                          1.5   75.0 %
+total       25.56 µJ  100.0 %         2  100.0 %
 
 slowest operators               cycles   share  kind     bound by  shape
 layers.*.ffn.up x12             36,000  61.9 %  matmul   dram      64 x 50 x 200
@@ -161,13 +168,37 @@ def test_a_narrow_terminal_folds_names_and_cuts_none(result: Result) -> None:
     assert "…" not in text
 
 
-def test_energy_and_area_are_totalled_once_they_are_modelled(result: Result) -> None:
-    """A breakdown shows its total; where there is none it says so (see the golden text)."""
-    text = plain_text(
-        summary(replace(result, energy_j={"total": 0.0123, "dram": 0.01}, area_mm2={"sram": 1.5}))
-    )
-    assert re.search(r"^energy +12.3 mJ$", text, re.MULTILINE)
-    assert re.search(r"^area +1.5 mm²$", text, re.MULTILINE)
+def test_power_and_energy_per_mac_are_the_totals_over_time_and_macs(result: Result) -> None:
+    """Average power times the latency, and pJ/MAC times the MACs, are the run's energy."""
+    figures = summary(result)
+    assert figures.energy_j == result.energy_j["total"]
+    assert figures.average_power_w * result.latency_s == pytest.approx(figures.energy_j)
+    assert figures.energy_per_mac_pj is not None
+    assert figures.energy_per_mac_pj * 1e-12 * result.macs == pytest.approx(figures.energy_j)
+    assert summary(replace(result, macs=0)).energy_per_mac_pj is None
+
+
+def test_components_are_all_of_the_energy_and_the_area(result: Result) -> None:
+    """Most energy first, then what has area only; shares add up to 1, what has neither is left out."""
+    energy = {**result.energy_j, "clock": 0.0}
+    parts = summary(replace(result, energy_j=energy)).components
+    assert [part.name for part in parts] == ["dram", "array", "leakage", "scratchpad"]
+    assert sum(part.energy_share for part in parts) == pytest.approx(1)
+    assert sum(part.area_share for part in parts) == pytest.approx(1)
+
+
+def test_groups_add_up_to_the_runs_energy(result: Result) -> None:
+    """Folding layers loses no energy."""
+    groups = operator_groups(result.operators, result.cycles)
+    assert sum(group.energy_pj for group in groups) == pytest.approx(1e12 * result.energy_j["total"])
+
+
+def test_a_component_has_one_colour_in_every_figure() -> None:
+    """Fixed components keep theirs whatever stands beside them; buffers are told apart."""
+    names = ["dram", "array", "leakage", "scratchpad", "accumulator"]
+    colors = component_colors(names)
+    assert len(set(colors)) == len(names)
+    assert component_colors(["array", "scratchpad", "accumulator"]) == [colors[1], *colors[3:]]
 
 
 def test_a_run_of_no_cycles_has_a_table(result: Result) -> None:
@@ -182,9 +213,13 @@ def test_the_notebook_view_is_well_formed_and_its_bar_is_full(result: Result) ->
     """The fragment parses as XML, shows the figures, and the pieces of its bar fill its width."""
     fragment = result._repr_html_()
     root = ElementTree.fromstring(re.sub(r"&(?:ensp|#9632);", " ", fragment))
-    svg = next(element for element in root.iter() if element.tag == "svg")
-    widths = [float(piece.attrib["width"]) for piece in svg.iter("rect")]
-    assert sum(widths) == pytest.approx(560, abs=0.02)
+    bars = [element for element in root.iter() if element.tag == "svg"]
+    assert [bar.attrib["aria-label"] for bar in bars] == [
+        "cycles of the array by state",
+        "energy by component",
+    ]
+    for bar in bars:
+        assert sum(float(piece.attrib["width"]) for piece in bar.iter("rect")) == pytest.approx(560, abs=0.02)
     assert "58,200" in fragment
     assert "<script" not in fragment
 

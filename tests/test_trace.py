@@ -9,11 +9,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tilewright.sim.result import CounterSample, Result, Slice
-from tilewright.sim.trace import tracks, write_trace
+from tilewright.sim.trace import energy_counters, tracks, write_trace
 
 
 def _written(result: Result, path: Path, limit: int = 100_000) -> dict[str, Any]:
@@ -67,10 +68,41 @@ def test_tracks_hold_every_slice_once_on_as_few_tracks_as_possible(spans: list[t
     assert len(lanes) == max((sum(p.start <= t < p.end for p in kept) for t in range(71)), default=0)
 
 
+def test_power_over_time_is_the_energy(result: Result) -> None:
+    """The area under the power counter is the energy counter at each sample, and the run's in the end."""
+    samples = energy_counters(result)
+    power = [sample for sample in samples if sample.counter == "power (W)"]
+    energy = [sample for sample in samples if sample.counter == "energy (J)"]
+    assert [sample.time for sample in power] == [sample.time for sample in energy]
+    assert len({sample.time for sample in power}) == len(power)
+    under = 0.0
+    for now, after, so_far in zip(power, power[1:], energy[1:], strict=False):
+        under += now.value * (after.time - now.time) / (result.clock_mhz * 1e6)
+        assert so_far.value == pytest.approx(under)
+    assert energy[-1].value == pytest.approx(result.energy_j["total"])
+    assert (power[-1].time, power[-1].value) == (result.cycles, 0.0)
+
+
+def test_power_of_two_operators_at_once_is_their_sum(result: Result) -> None:
+    """1 pJ a cycle at 500 MHz is 0.5 mW; an operator of no length adds its energy at once."""
+    rows = [
+        replace(result.operators[0], start=start, end=end, energy_pj={"total": energy})
+        for start, end, energy in ((0, 100, 100.0), (50, 100, 200.0), (100, 100, 7.0))
+    ]
+    samples = energy_counters(replace(result, operators=tuple(rows)))
+    values = {(sample.counter, sample.time): sample.value for sample in samples}
+    assert values == pytest.approx(
+        {
+            ("power (W)", 0): 0.5e-3, ("power (W)", 50): 2.5e-3, ("power (W)", 100): 0.0,
+            ("energy (J)", 0): 0.0, ("energy (J)", 50): 50e-12, ("energy (J)", 100): 307e-12,
+        }
+    )  # fmt: skip
+
+
 def test_counters_and_the_process_name_are_there(result_of: Callable[..., Result], tmp_path: Path) -> None:
     """Each sample is a `C` event at its cycle."""
     events = _written(result_of(traced=True), tmp_path / "t.json")["traceEvents"]
-    assert [(e["ts"], e["args"]) for e in events if e["ph"] == "C"] == [
+    assert [(e["ts"], e["args"]) for e in events if e["name"] == "scratchpad bytes"] == [
         (0, {"value": 0}),
         (150, {"value": 4096}),
     ]
@@ -88,7 +120,8 @@ def test_what_is_beyond_the_limit_is_left_out_and_told(result: Result, tmp_path:
     """The first slices in time stay, whatever order they came in; the file says what is missing."""
     slices = tuple(Slice("array", str(i), i, i + 1) for i in reversed(range(5000)))
     counters = tuple(CounterSample("bytes", i, i) for i in range(1001))
-    data = _written(replace(result, slices=slices, counters=counters), tmp_path / "t.json", limit=1000)
+    run = replace(result, slices=slices, counters=counters)
+    data = _written(run, tmp_path / "t.json", limit=1000)
     assert [event["ts"] for event in _tracks(data)["array"]] == list(range(1000))
     assert data["otherData"]["left_out"] == {
         "array": "the last 4,000 of 5,000",

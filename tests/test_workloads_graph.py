@@ -289,6 +289,7 @@ def tanh(x: Counted) -> Counted:
 
 FUNCTIONS: dict[str, Callable[[Counted], Counted]] = {
     "relu": lambda x: x.larger(ZERO),
+    "nonorm": lambda x: GAMMA * x + GAMMA,
     "tanh": tanh,
     "sigmoid": logistic,
     "gelu": lambda x: HALF * x * ((x * SCALE).function("tanh", math.erf) + GAMMA),

@@ -10,9 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tilewright.api import load_accelerator, load_workload, simulate
+    from tilewright.api import load_accelerator, load_workload, simulate, validate
     from tilewright.arch.accelerator import Accelerator
     from tilewright.description.errors import InputError
+    from tilewright.explore.validation import Validation
     from tilewright.sim.result import Result
     from tilewright.workloads.graph import OperatorGraph
 
@@ -22,10 +23,12 @@ __all__ = [
     "InputError",
     "OperatorGraph",
     "Result",
+    "Validation",
     "__version__",
     "load_accelerator",
     "load_workload",
     "simulate",
+    "validate",
 ]
 
 _HOME = {
@@ -33,9 +36,11 @@ _HOME = {
     "InputError": "tilewright.description.errors",
     "OperatorGraph": "tilewright.workloads.graph",
     "Result": "tilewright.sim.result",
+    "Validation": "tilewright.explore.validation",
     "load_accelerator": "tilewright.api",
     "load_workload": "tilewright.api",
     "simulate": "tilewright.api",
+    "validate": "tilewright.api",
 }
 
 

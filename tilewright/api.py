@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tilewright.arch.accelerator import Accelerator
+    from tilewright.explore.validation import Validation
     from tilewright.sim.result import Fidelity, Result
     from tilewright.workloads.graph import OperatorGraph
 
@@ -46,3 +47,13 @@ def simulate(
     from tilewright.sim import run
 
     return run.simulate(workload, accelerator, run.Options(fidelity, seed, fast_forward, trace))
+
+
+def validate(*suites: str | Path, jobs: int = 1) -> Validation:
+    """Hold predictions against the measured figures of validation suites: shipped names or YAML files.
+
+    Without any, all shipped suites. `jobs` processes share the runs. Raises `InputError` for a bad suite.
+    """
+    from tilewright.explore import validation
+
+    return validation.validate(suites, jobs)

@@ -14,6 +14,7 @@ from tilewright.cli.describe import list_command, schema_command, show_command
 from tilewright.cli.report import report_command
 from tilewright.cli.run import run_command
 from tilewright.cli.texts import examples
+from tilewright.cli.validate import validate_command
 
 
 def _exit_codes() -> str:
@@ -68,7 +69,7 @@ app.command(
     "show",
     epilog=examples(
         "tilewright show gemmini-default arch.array.rows=32",
-        "tilewright show tpu-v1 --source > my-chip.yaml",
+        "tilewright show tpu-v1 --sources --format csv",
     ),
 )(show_command)
 app.command(
@@ -85,3 +86,10 @@ app.command(
         "tilewright report result.json -o bert.html",
     ),
 )(report_command)
+app.command(
+    "validate",
+    epilog=examples(
+        "tilewright validate",
+        "tilewright validate my-suite.yaml --format csv",
+    ),
+)(validate_command)

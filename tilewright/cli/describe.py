@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tilewright.cli.output import csv_text, write_stdout
-from tilewright.cli.overrides import split_overrides
+from tilewright.cli.output import columns_text, csv_text, write_stdout
+from tilewright.cli.technology import cost_facts, cost_table, sources_text, technology_rows
 from tilewright.cli.texts import Format, FormatOption, Overrides
+from tilewright.cli.validate import suite_rows
 from tilewright.description.errors import InputError
+from tilewright.description.prefixes import split_overrides
 
 if TYPE_CHECKING:
     from tilewright.arch.accelerator import Accelerator, Dram
@@ -26,6 +28,8 @@ class Listed(StrEnum):
 
     ACCELERATORS = "accelerators"
     WORKLOADS = "workloads"
+    TECHNOLOGIES = "technologies"
+    SUITES = "suites"
 
 
 class Described(StrEnum):
@@ -33,20 +37,27 @@ class Described(StrEnum):
 
     ACCELERATOR = "accelerator"
     WORKLOAD = "workload"
+    SUITE = "suite"
 
 
 def list_command(
-    what: Annotated[Listed, typer.Argument(metavar="accelerators|workloads", help="What to list.")],
+    what: Annotated[Listed, typer.Argument(metavar="|".join(Listed), help="What to list.")],
     output_format: FormatOption = Format.TABLE,
 ) -> None:
-    """List the presets."""
-    rows = _accelerator_rows() if what is Listed.ACCELERATORS else _workload_rows()
+    """List the presets, the technology tables behind energy and area, or the validation suites."""
+    makers = {
+        Listed.ACCELERATORS: _accelerator_rows,
+        Listed.WORKLOADS: _workload_rows,
+        Listed.TECHNOLOGIES: technology_rows,
+        Listed.SUITES: suite_rows,
+    }
+    rows = makers[what]()
     if output_format is Format.JSON:
         write_stdout(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
     elif output_format is Format.CSV:
         write_stdout(csv_text(rows, list(rows[0])))
     else:
-        write_stdout(_columns(rows))
+        write_stdout(columns_text(rows))
 
 
 def show_command(
@@ -64,8 +75,15 @@ def show_command(
             "--training-memory", help="Print instead what training a workload keeps in memory (16 bits)."
         ),
     ] = False,
+    sources: Annotated[
+        bool,
+        typer.Option(
+            "--sources", help="Print each constant behind an accelerator's energy and area, with its source."
+        ),
+    ] = False,
+    output_format: FormatOption = Format.TABLE,
 ) -> None:
-    """Show a resolved description, its peaks and totals. What is printed is itself a description."""
+    """Show a resolved description, its peaks, area and totals. What is printed is itself a description."""
     arch_overrides, workload_overrides = split_overrides(overrides or [])
     kind = _kind_of(name)
     foreign = workload_overrides if kind == "accelerator" else arch_overrides
@@ -75,8 +93,16 @@ def show_command(
         raise InputError(f"--source prints {name!r} as it was written: leave out {overrides[0]!r}")
     if training_memory and (source or kind == "accelerator"):
         raise InputError("--training-memory is of a workload, and without --source")
+    if source and sources:
+        raise InputError("--source prints a description, --sources its constants: leave out one of them")
+    if sources and kind == "workload":
+        raise InputError(f"--sources prints an accelerator's constants; {name!r} is a workload")
+    if output_format is not Format.TABLE and not sources:
+        raise InputError(f"--format {output_format.value} goes with --sources; without it, YAML is printed")
     if training_memory:
         write_stdout(_training_memory_text(name, workload_overrides))
+    elif sources:
+        write_stdout(_sources(name, arch_overrides, output_format))
     elif source:
         write_stdout(_source(name, kind))
     elif kind == "accelerator":
@@ -86,13 +112,15 @@ def show_command(
 
 
 def schema_command(
-    what: Annotated[Described, typer.Argument(metavar="accelerator|workload", help="Of which description.")],
+    what: Annotated[Described, typer.Argument(metavar="|".join(Described), help="Of which description.")],
 ) -> None:
     """Print the JSON Schema of a description, for editors."""
     if what is Described.ACCELERATOR:
         from tilewright.arch.load import accelerator_schema as schema
-    else:
+    elif what is Described.WORKLOAD:
         from tilewright.workloads.load import workload_schema as schema
+    else:
+        from tilewright.explore.suite import suite_schema as schema
     write_stdout(json.dumps(schema(), indent=2, ensure_ascii=False) + "\n")
 
 
@@ -132,28 +160,6 @@ def _workload_rows() -> list[dict[str, object]]:
     return rows
 
 
-def _columns(rows: Sequence[dict[str, object]]) -> str:
-    """Rows under their headings, as wide as they need; numbers to the right."""
-    heads = list(rows[0])
-    cells = [heads, *([_cell(value) for value in row.values()] for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(heads))]
-    numeric = [isinstance(value, int | float) for value in rows[0].values()]
-    lines = (
-        "  ".join(
-            text.rjust(width) if right else text.ljust(width)
-            for text, width, right in zip(line, widths, numeric, strict=True)
-        )
-        for line in cells
-    )
-    return "".join(f"{line.rstrip()}\n" for line in lines)
-
-
-def _cell(value: object) -> str:
-    return (
-        f"{value:,g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-    )
-
-
 def _first_sentence(text: str) -> str:
     return re.split(r"(?<=[.!?])\s", " ".join(text.split()), maxsplit=1)[0].rstrip(".")
 
@@ -188,13 +194,19 @@ def _source(name: str, kind: Literal["accelerator", "workload"]) -> str:
     return home.preset_text(name) if name in home.preset_names() else read_text(name)
 
 
+def _sources(name: str, overrides: Sequence[str], output_format: Format) -> str:
+    from tilewright.arch.load import load_accelerator
+
+    return sources_text(load_accelerator(name, overrides), output_format)
+
+
 def _accelerator_text(name: str, overrides: Sequence[str]) -> str:
     from tilewright.arch.load import load_accelerator, to_yaml
-    from tilewright.sim.result import NOT_MODELLED
 
     accelerator = load_accelerator(name, overrides)
-    facts = [*_accelerator_facts(accelerator), ("area", NOT_MODELLED), ("energy", NOT_MODELLED)]
-    return _commented(facts) + to_yaml(accelerator)
+    facts = [*_accelerator_facts(accelerator), *cost_facts(accelerator)]
+    by_component = "".join(f"#   {line}\n" for line in cost_table(accelerator).splitlines())
+    return _commented(facts) + by_component + to_yaml(accelerator)
 
 
 def _accelerator_facts(accelerator: Accelerator) -> list[tuple[str, str]]:
@@ -238,7 +250,7 @@ def _training_memory_text(name: str, overrides: Sequence[str]) -> str:
     if run.get("generate") or run.get("phase") == "decode":
         raise InputError(f"{name}: training has no decode steps; leave out `generate` and `phase=decode`")
     graph = load_workload(name, overrides)
-    return _columns(
+    return columns_text(
         [
             {
                 "strategy": row.strategy,

@@ -40,6 +40,28 @@ def csv_text(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> st
     return sink.getvalue()
 
 
+def columns_text(rows: Sequence[Mapping[str, object]], right: Sequence[str] = ()) -> str:
+    """`rows` under their headings, as wide as they need; numbers and the columns `right` to the right."""
+    heads = list(rows[0])
+    cells = [heads, *([_cell(value) for value in row.values()] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(heads))]
+    to_right = [name in right or isinstance(value, int | float) for name, value in rows[0].items()]
+    lines = (
+        "  ".join(
+            text.rjust(width) if right_hand else text.ljust(width)
+            for text, width, right_hand in zip(line, widths, to_right, strict=True)
+        )
+        for line in cells
+    )
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return (
+        f"{value:,g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    )
+
+
 @contextmanager
 def staged(paths: Sequence[Path | None]) -> Iterator[list[Path | None]]:
     """Temporary files to write in the place of `paths`, renamed to them when the block succeeds.

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tilewright.cli.output import note, staged
-from tilewright.cli.overrides import split_overrides
 from tilewright.cli.run import simulated
 from tilewright.cli.texts import Fidelity, FidelityOption, NoFastForwardOption, SeedOption
 from tilewright.description.errors import InputError
+from tilewright.description.prefixes import split_overrides
 
 if TYPE_CHECKING:
     from tilewright.sim.result import Result

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tilewright.cli.output import csv_text, note, staged, write_stdout
-from tilewright.cli.overrides import split_overrides
 from tilewright.cli.texts import (
     Fidelity,
     FidelityOption,
@@ -20,6 +19,7 @@ from tilewright.cli.texts import (
     SeedOption,
 )
 from tilewright.description.errors import InputError
+from tilewright.description.prefixes import split_overrides
 
 if TYPE_CHECKING:
     from tilewright.sim.result import Result
@@ -135,9 +135,9 @@ def _formatted(result: Result, output_format: Format) -> str:
     if output_format is Format.JSON:
         return json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n"
     if output_format is Format.CSV:
-        from tilewright.sim.result import OperatorRow, row_dict
+        from tilewright.sim.result import flat_row
 
-        return csv_text([row_dict(row) for row in result.operators], list(OperatorRow.__slots__))
+        return csv_text([flat_row(row) for row in result.operators], result.columns)
     from tilewright.sim.render import plain_text, styled_text
     from tilewright.sim.summary import summary
 

@@ -134,6 +134,8 @@ def _with(data: object, path: Sequence[str], value: object) -> object:
         return value
     name, *rest = path
     if isinstance(data, list):
+        if not (name.isdigit() and int(name) < len(data)):
+            return data  # a list where the schema has a block: the reader reports that
         changed = list(data)
         changed[int(name)] = _with(data[int(name)], rest, value)
         return changed

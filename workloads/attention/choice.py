@@ -21,10 +21,10 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, ErrorDetails
 
 from tilewright.description.errors import InputError, Problem
-from tilewright.description.reading import closest
+from tilewright.description.reading import unknown
 from tilewright.workloads import attention
 from tilewright.workloads.attention.base import Mechanism, Parameters, Site, register, registered
 from tilewright.workloads.builder import GraphBuilder
@@ -32,7 +32,9 @@ from tilewright.workloads.layers import Attend, AttentionBias, Heads, encoder_at
 from tilewright.workloads.operators import Tensor
 from tilewright.workloads.steps import Step
 
-_HELPERS = frozenset({"base", "choice", "patterns", "scores"})
+_HELPERS = frozenset(
+    {"base", "choice", "core", "eviction", "kernel", "patterns", "scores", "segments", "sublayer"}
+)
 GROUP = "tilewright.attention"
 
 
@@ -52,10 +54,7 @@ def mechanism(kind: str) -> Mechanism:
         return registered()[kind]
     known = mechanisms()
     if kind not in known:
-        hint = closest(kind, known)
-        raise InputError(
-            f"unknown attention kind {kind!r}{hint and ', ' + hint} (tilewright list attention shows them all)"
-        )
+        raise unknown("attention", kind, known)
     return known[kind]
 
 
@@ -86,11 +85,11 @@ class AttentionChoice(BaseModel):
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         """One of the mechanisms' parameters, told apart by `kind`."""
-        choices = Union[tuple(each.parameters for each in mechanisms().values())]  # type: ignore[valid-type]
+        choices: Any = Union[tuple(each.parameters for each in mechanisms().values())]  # noqa: UP007
         return handler(TypeAdapter(Annotated[choices, Field(discriminator="kind")]).core_schema)
 
 
-def _problem(error: Any, described: type[Parameters]) -> Problem:
+def _problem(error: ErrorDetails, described: type[Parameters]) -> Problem:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return Problem(f"unknown key, not one of {', '.join(described.model_fields)}", key=key)
@@ -105,8 +104,8 @@ def lower_attention(b: GraphBuilder, x: Tensor, site: Site, choice: AttentionCho
     chosen = mechanism(choice.kind)
     if site.causal and not chosen.causal:
         raise InputError(
-            f"attention.kind: {choice.kind} can't be causal, as this model's attention is; {chosen.title} looks "
-            "at the whole sequence"
+            f"attention.kind: {choice.kind} can't be causal, as this model's attention is; {chosen.title} "
+            "looks at the whole sequence"
         )
     if not site.causal and not chosen.encode:
         raise InputError(f"attention.kind: {choice.kind} is causal, this model's attention looks both ways")

@@ -6,6 +6,7 @@ arXiv:1810.04805.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import NonNegativeInt
@@ -54,7 +55,12 @@ class Bert(Model):
             x = b.linear("embeddings_project", x, self.d)
         attend = encoder_attend(self.attention)
         heads = Heads(self.heads, self.heads, self.d // self.heads)
-        x = b.repeat(self.layers, "layers.{i}", x, lambda y: encoder_layer(b, y, heads, self.ffn, self.act, attend))
+        x = b.repeat(
+            self.layers,
+            "layers.{i}",
+            x,
+            partial(encoder_layer, b, heads=heads, width=self.ffn, act=self.act, attend=attend),
+        )
         return b.finish(*((x, pooler(b, x)) if self.pooler else (x,)), family=self.family)
 
 

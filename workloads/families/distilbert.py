@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 from tilewright.workloads.attention.choice import AttentionChoice, encoder_attend
@@ -37,5 +38,10 @@ class DistilBert(Model):
         x = embeddings(b, self.batch, self.seq, self.d, self.vocab, self.positions, segments=0)
         attend = encoder_attend(self.attention)
         heads = Heads(self.heads, self.heads, self.d // self.heads)
-        x = b.repeat(self.layers, "layers.{i}", x, lambda y: encoder_layer(b, y, heads, self.ffn, self.act, attend))
+        x = b.repeat(
+            self.layers,
+            "layers.{i}",
+            x,
+            partial(encoder_layer, b, heads=heads, width=self.ffn, act=self.act, attend=attend),
+        )
         return b.finish(x, family=self.family)

@@ -1,4 +1,4 @@
-"""Overrides on the command line: `arch.KEY=VALUE` and `workload.KEY=VALUE`."""
+"""Overrides that say what they are of: `arch.KEY=VALUE` and `workload.KEY=VALUE`."""
 
 from __future__ import annotations
 

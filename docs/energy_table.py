@@ -1,0 +1,61 @@
+"""The table of docs/energy.md: what every shipped accelerator takes for BERT-base.
+
+python -m docs.energy_table
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+import tilewright as tw
+from tilewright.arch.load import preset_names
+from tilewright.sim.result import Result
+from tilewright.sim.summary import summary
+
+STATIC = ("leakage", "clock", "dram_background")
+OWN = ("array", "registers", "vector", "network", "dram", "control", "total", *STATIC)
+
+
+def main() -> None:
+    """Print the table: a row per preset."""
+    heads = (
+        "preset", "node nm", "latency ms", "energy mJ", "W", "pJ/MAC", "array", "registers", "vector",
+        "buffers", "network", "DRAM", "static", "area mm²", "buffers' area",
+    )  # fmt: skip
+    rows = [_row(name) for name in preset_names()]
+    lines = [heads, ("---", *["---:"] * (len(heads) - 1)), *rows]
+    sys.stdout.write("".join(f"| {' | '.join(line)} |\n" for line in lines))
+
+
+def _row(name: str) -> tuple[str, ...]:
+    accelerator = tw.load_accelerator(name)
+    result = tw.simulate(accelerator, tw.load_workload("bert-base"))
+    figures = summary(result)
+    return (
+        f"`{name}`",
+        f"{accelerator.technology.node_nm:g}",
+        f"{1e3 * result.latency_s:,.4g}",
+        f"{1e3 * figures.energy_j:,.4g}",
+        f"{figures.average_power_w:,.3g}",
+        f"{figures.energy_per_mac_pj:,.3g}",
+        *(f"{share:.0%}" for share in _shares(result)),
+        f"{figures.area_mm2:,.4g}",
+        f"{_buffers(result.area_mm2) / figures.area_mm2:.0%}",
+    )
+
+
+def _shares(result: Result) -> list[float]:
+    energy = result.energy_j
+    parts = [energy["array"], energy["registers"], energy["vector"], _buffers(energy), energy["network"]]
+    parts += [energy["dram"], sum(energy[name] for name in STATIC)]
+    return [part / energy["total"] for part in parts]
+
+
+def _buffers(breakdown: Mapping[str, float]) -> float:
+    """The components that a description names itself."""
+    return sum(amount for name, amount in breakdown.items() if name not in OWN)
+
+
+if __name__ == "__main__":
+    main()
