@@ -193,7 +193,7 @@ def core_tile(tile: Tile, tiling: Tiling, cores: int) -> Tile:
     return Tile(batch, m, tile.k, n)
 
 
-def _size_and_run(batch: int, rows: int, cols: int, width: int, bits: int) -> tuple[int, int]:
+def _size_and_run(batch: int, rows: int, cols: int, width: int, bits: float) -> tuple[int, int]:
     """Bytes of a tile of a row-major matrix of `width` columns, and of its contiguous runs."""
     size = ceil(batch * rows * cols * bits / 8)
     return size, size if cols == width else ceil(cols * bits / 8)

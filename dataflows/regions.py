@@ -27,7 +27,9 @@ class Operand:
     """One tensor as a region touches it."""
 
     elements: int
-    bits: int
+    bits: float
+    """Of one element; a fraction where a sparse tensor's indices or a quantised one's scales are spread over
+    them."""
     resident: bool = False
     """In the buffers already (or to stay there, for a result): no DRAM traffic."""
     early: bool = False
@@ -136,6 +138,8 @@ def out_elements(graph: OperatorGraph, op: Operator) -> int:
 def touched(tensor: Tensor, op: Operator, result: bool = False) -> int:
     """Elements of one of its tensors that an operator touches: at most what its shape has for it."""
     if isinstance(op.shape, RowsShape):
+        if op.function == "blocks" and tensor.role != "index" and not result:
+            return op.shape.elements  # a block is read as often as it is asked for
         return min(tensor.elements, op.shape.elements)
     shape = op.shape
     if result:
@@ -143,10 +147,13 @@ def touched(tensor: Tensor, op: Operator, result: bool = False) -> int:
     return tensor.elements
 
 
-def element_bits(tensor: Tensor, accelerator: Accelerator) -> int:
-    """Bits of one element as the accelerator stores it."""
+def element_bits(tensor: Tensor, accelerator: Accelerator) -> float:
+    """Bits of one element as the accelerator stores it: of a compressed tensor, all its bits over all its
+    elements."""
     element = accelerator.array.operand if tensor.element == NATIVE else tensor.element
-    return ELEMENT_BITS[element]
+    if tensor.kept is None and not tensor.side_bits:
+        return ELEMENT_BITS[element]
+    return (tensor.stored * ELEMENT_BITS[element] + tensor.side_bits) / tensor.elements
 
 
 @dataclass(frozen=True)
@@ -174,8 +181,12 @@ def specify(cut: Cut, region: Region, accelerator: Accelerator, placement: Place
     if isinstance(anchor.shape, MatmulShape):
         return _matmul_spec(anchor, anchor.shape, operand, results[0], tail, work)
     inputs = [operand(n, touched(graph.tensors[n], anchor)) for n in anchor.inputs]
+    # What is moved comes by and by, also where its size is no whole number of rows (padding, parts).
+    moves = anchor.kind in ("gather", "scatter")
     streams = [
-        o for o in (*inputs, *tail) if o.elements >= anchor.shape.rows and o.elements % anchor.shape.rows == 0
+        o
+        for o in (*inputs, *tail)
+        if o.elements >= anchor.shape.rows and (moves or o.elements % anchor.shape.rows == 0)
     ]
     constants = [o for o in (*inputs, *tail) if o not in streams]
     return RowsSpec(

@@ -100,7 +100,7 @@ def _lives(cut: Cut, accelerator: Accelerator) -> dict[str, _Life]:
             life = lives.setdefault(name, _Life())
             life.reach(position)
             life.uses += 1 if "{i}" in name else times
-            size = -(-tensor.elements * element_bits(tensor, accelerator) // 8) * copies
+            size = int(-(-tensor.elements * element_bits(tensor, accelerator) // 8)) * copies
             life.size_bytes = max(life.size_bytes, size)
     return lives
 

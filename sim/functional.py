@@ -57,7 +57,9 @@ def check(graph: OperatorGraph) -> None:
     """Raise InputError, naming each kind once, if any operators of the graph have no numerical model."""
     missing: dict[str, str] = {}
     for op in graph.operators:
-        if op.kind != "matmul" and _model(op, graph) is None:
+        if op.views:
+            missing.setdefault("a blocked matmul", op.name.replace("{i}", "0"))
+        elif op.kind != "matmul" and _model(op, graph) is None:
             missing.setdefault(op.function or op.kind, op.name.replace("{i}", "0"))
     if missing:
         raise InputError(*(_no_model(what, name) for what, name in missing.items()))
@@ -232,6 +234,7 @@ MODELS: Mapping[tuple[str, str], Model] = MappingProxyType(
         ("elementwise", "scale_mask"): _scale_mask,
         ("elementwise", "renormalize"): lambda call: _rows(call) / _rows(call).sum(axis=1, keepdims=True),
         ("elementwise", "rope"): lambda call: numerics.rope(call.values[0], call.values[1]),
+        ("elementwise", "nonorm"): lambda call: call.values[0] * call.values[1] + call.values[2],
         ("gather", "lookup"): lambda call: call.values[0][call.values[1]],
         ("gather", "slice"): lambda call: call.values[0][: call.graph.tensors[call.op.outputs[0]].shape[0]],
         ("gather", "select"): _select,

@@ -104,6 +104,10 @@ UNARY: Mapping[str, Callable[[Values], Values]] = MappingProxyType(
         "gelu_new": gelu_new,
         "quick_gelu": lambda x: x * logistic(1.702 * x),
         "silu": lambda x: x * logistic(x),
+        "square": lambda x: x**2,
+        "cube": lambda x: x**3,
+        "sqrt": np.sqrt,
+        "reciprocal": lambda x: 1 / x,
     }
 )
 """Elementwise functions of one tensor."""

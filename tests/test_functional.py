@@ -275,10 +275,19 @@ def test_random_inputs_depend_on_the_seed_alone() -> None:
     assert first["tokens"].max() < 11
 
 
+COSTED_ONLY = {
+    "causal_self_mask", "clip", "compare", "elu_plus_one", "exp", "extreme", "identity_minus", "mask",
+    "minus_infinity_mask", "negate", "positive_feature", "relu_offset", "scale_causal_self_mask",
+    "scale_position_mask", "self_mask", "sine", "sinkhorn_logits", "where",
+}  # fmt: skip
+"""Functions of attention mechanisms and ONNX imports whose operands are not all in the graph: `cycle`
+fidelity refuses them by name; the mechanisms' own references compute them."""
+
+
 @pytest.mark.parametrize("function", sorted(primitives.ELEMENTWISE))
-def test_every_elementwise_function_has_a_model(function: str) -> None:
-    """Whatever a lowering may charge as elementwise can be computed."""
-    assert ("elementwise", function) in functional.MODELS
+def test_every_elementwise_function_has_a_model_or_is_listed(function: str) -> None:
+    """Whatever a lowering may charge as elementwise can be computed, but for a list."""
+    assert (("elementwise", function) in functional.MODELS) != (function in COSTED_ONLY)
 
 
 @pytest.mark.parametrize("function", sorted(ACTIVATION_ORACLES))

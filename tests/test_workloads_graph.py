@@ -131,6 +131,14 @@ BROKEN: list[tuple[Callable[[], OperatorGraph], str]] = [
     (lambda: with_operator(0, shape=MatmulShape(1, 4, 7, 8)), r"A has batch\*m\*k elements"),
     (lambda: with_operator(0, shape=MatmulShape(1, 4, 8, 9), primitives=(("add", 36),)), "B has"),
     (lambda: with_operator(0, function="transposed"), "`transpose_b`"),
+    (
+        lambda: with_operator(0, views=True, shape=MatmulShape(1, 4, 8, 7), primitives=(("add", 28),)),
+        "B is made of rows of 7 elements; it has 64",
+    ),
+    (lambda: with_operator(0, useful_macs=257), "useful MACs are 0 or more and at most 256; not 257"),
+    (lambda: with_operator(0, useful_macs=-1), "useful MACs are 0 or more and at most 256; not -1"),
+    (lambda: with_operator(1, useful_macs=1), "only a matmul has useful MACs"),
+    (lambda: with_operator(1, views=True), "only a matmul reads views"),
     (lambda: with_operator(0, shape=RowsShape(4, 8)), "a matmul has a matmul's shape"),
     (lambda: with_operator(1, primitives=()), "an? elementwise has primitives"),
     (lambda: with_operator(1, primitives=(("tanh", 32), ("add", 32))), "sorted by name"),
@@ -247,7 +255,17 @@ def rmsnorm_row(row: list[Counted]) -> list[Counted]:
     return [x * scale * GAMMA for x in row]
 
 
-ROWS = {"softmax": softmax_row, "layernorm": layernorm_row, "rmsnorm": rmsnorm_row}
+def unit_norm_row(row: list[Counted]) -> list[Counted]:
+    scale = reciprocal((total([x * x for x in row]) + EPS).function("sqrt", math.sqrt))
+    return [x * scale for x in row]
+
+
+ROWS = {
+    "softmax": softmax_row,
+    "layernorm": layernorm_row,
+    "rmsnorm": rmsnorm_row,
+    "unit_norm": unit_norm_row,
+}
 
 
 @pytest.mark.parametrize("function", ROWS)
@@ -271,6 +289,7 @@ def tanh(x: Counted) -> Counted:
 
 FUNCTIONS: dict[str, Callable[[Counted], Counted]] = {
     "relu": lambda x: x.larger(ZERO),
+    "nonorm": lambda x: GAMMA * x + GAMMA,
     "tanh": tanh,
     "sigmoid": logistic,
     "gelu": lambda x: HALF * x * ((x * SCALE).function("tanh", math.erf) + GAMMA),
@@ -281,6 +300,28 @@ FUNCTIONS: dict[str, Callable[[Counted], Counted]] = {
     "scale_mask": lambda x: x * SCALE + BETA,
     "rope": lambda x: x * GAMMA + SCALE * BETA,
     "mean": lambda x: (x + SCALE) * HALF,
+    "mask": lambda x: x * SCALE,
+    "minus_infinity_mask": lambda x: x + BETA,
+    "elu_plus_one": lambda x: (x.larger(ZERO) + GAMMA).function("exp", math.exp),
+    "relu_offset": lambda x: x.larger(ZERO) + EPS,
+    "positive_feature": lambda x: ((x - GAMMA - BETA).function("exp", math.exp) + EPS) * SCALE,
+    "identity_minus": lambda x: GAMMA - x,
+    "self_mask": lambda x: x.larger(LOWEST) + BETA,
+    "causal_self_mask": lambda x: x.larger(LOWEST).larger(LOWEST) + BETA,
+    "scale_causal_self_mask": lambda x: (x * SCALE).larger(LOWEST).larger(LOWEST) + BETA,
+    "scale_position_mask": lambda x: (x * SCALE).larger(LOWEST) + BETA,
+    "sinkhorn_logits": lambda x: ((x * SCALE).larger(ZERO) + EPS).function("exp", math.log) * SHARE,
+    "exp": lambda x: x.function("exp", math.exp),
+    "compare": lambda x: x.larger(SCALE),
+    "extreme": lambda x: x.larger(SCALE),
+    "clip": lambda x: x.larger(ZERO).larger(SCALE),
+    "where": lambda x: x.larger(SCALE),
+    "negate": lambda x: ZERO - x,
+    "reciprocal": lambda x: x.function("divide", math.cosh),
+    "square": lambda x: x * x,
+    "cube": lambda x: x * x * x,
+    "sqrt": lambda x: x.function("sqrt", math.sqrt),
+    "sine": lambda x: x.function("tanh", math.sin),
 }
 
 
@@ -298,3 +339,12 @@ def test_sums_count_every_further_operand() -> None:
     assert primitives.elementwise("add", 10, operands=3) == (("add", 20),)
     assert primitives.elementwise("multiply", 10, operands=2) == (("multiply", 10),)
     assert set(primitives.ELEMENTWISE) == {*FUNCTIONS, "add", "multiply"}
+
+
+def test_useful_macs_are_all_unless_a_lowering_says_otherwise() -> None:
+    """A graph's useful MACs are its MACs less what its matmuls compute in vain, in every copy."""
+    plain = two_layers()
+    assert plain.useful_macs == plain.macs
+    marked = with_operator(0, useful_macs=100)
+    assert marked.macs == plain.macs
+    assert plain.useful_macs - marked.useful_macs == 3 * (plain.operators[0].macs - 100)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from tilewright.workloads.attention.choice import AttentionChoice, encoder_attend
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.description import Activation, Block, Model, Size, Workload, divisor_of
 from tilewright.workloads.graph import OperatorGraph
@@ -159,10 +160,15 @@ class EncoderBlock(Model):
     seq: Size = 128
     """Tokens of each sequence."""
     act: Activation = "gelu"
+    causal: bool = False
+    """Whether a token sees only itself and earlier ones; needs an `attention` mechanism that can."""
+    attention: AttentionChoice | None = None
+    """Attention mechanism of every layer; by default dense."""
 
     def lower(self) -> OperatorGraph:
         """Projections, attention, feed-forward network, two residuals, two norms."""
         b = GraphBuilder(self.title, self.element)
+        attend = encoder_attend(self.attention, causal=self.causal)
         x = b.input("x", (self.batch, self.seq, self.d))
         heads = Heads(self.heads, self.heads, self.d // self.heads)
-        return b.finish(encoder_layer(b, x, heads, self.ffn, self.act), family=self.family)
+        return b.finish(encoder_layer(b, x, heads, self.ffn, self.act, attend), family=self.family)

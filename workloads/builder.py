@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from math import prod
 
 from tilewright.workloads import primitives
@@ -71,12 +72,17 @@ class GraphBuilder:
     def input(self, name: str, shape: tuple[int, ...], role: Role = "activation") -> Tensor:
         """A tensor that comes from outside; indices are 32-bit integers."""
         tensor = Tensor(name, shape, role, "int32" if role == "index" else self.element)
-        self._inputs.append(name)
+        if name not in self._inputs:
+            self._inputs.append(name)
         return self._keep(tensor)
 
-    def weight(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """A weight, by its name in the weights' scope; the same name again is the same tensor."""
-        return self._keep(Tensor(self._weight_scope + name, shape, "weight", self.element))
+    def weight(
+        self, name: str, shape: tuple[int, ...], *, shared: bool = False, element: str | None = None
+    ) -> Tensor:
+        """A weight, by its name in the weights' scope, or outside of all scopes if `shared`; the same name
+        again is the same tensor. `element`: its element type, if not the graph's."""
+        scope = "" if shared else self._weight_scope
+        return self._keep(Tensor(scope + name, shape, "weight", element or self.element))
 
     def cache(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """A KV cache in memory from earlier on, by its name in the weights' scope."""
@@ -92,12 +98,21 @@ class GraphBuilder:
         *,
         bias: Tensor | None = None,
         transpose_b: bool = False,
+        useful_macs: int | None = None,
+        views: bool = False,
     ) -> Tensor:
-        """A B (+ bias), stored with shape `out`."""
+        """A B (+ bias), stored with shape `out`.
+
+        `useful_macs`: those of the MACs that the definition asks for, if not all. `views`: A and B are read
+        by rows at addresses, so their tensors may have more elements than are read, or fewer.
+        """
         inputs = (a, b) if bias is None else (a, b, bias)
         work = () if bias is None else primitives.bias(shape.batch * shape.m * shape.n)
         function = "transpose_b" if transpose_b else ""
-        return self._operator(name, "matmul", inputs, out, shape, function, work)
+        made = self._operator(name, "matmul", inputs, out, shape, function, work)
+        if useful_macs is not None or views:
+            self._operators[-1] = replace(self._operators[-1], useful_macs=useful_macs, views=views)
+        return made
 
     def linear(self, name: str, x: Tensor, width: int, *, bias: bool = True) -> Tensor:
         """A dense layer `x W + b` on the last axis, with weights `name.weight` and `name.bias`."""
@@ -114,10 +129,20 @@ class GraphBuilder:
             name, "softmax", (x,), x.shape, shape, work=primitives.softmax(shape.rows, shape.cols)
         )
 
+    def softmax_lse(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Softmax over the last axis, and each row's log-sum-exp, which falls out of it."""
+        shape = _rows(x.elements, x.shape[-1])
+        made = Tensor(self._operator_scope + name, x.shape, "activation", self.element)
+        lse = Tensor(f"{made.name}.lse", x.shape[:-1], "activation", self.element)
+        work = primitives.softmax_lse(shape.rows, shape.cols)
+        self._add(name, "softmax", (x,), (made, lse), shape, "softmax_lse", work)
+        return made, lse
+
     def norm(self, name: str, x: Tensor, function: str = "layernorm", cols: int | None = None) -> Tensor:
-        """Normalisation over the last axis, or over each stretch of `cols` of it, with its weights."""
+        """Normalisation over the last axis, or over each stretch of `cols` of it, with its weights (a
+        `unit_norm` has none)."""
         shape = _rows(x.elements, cols or x.shape[-1])
-        weights = [self.weight(f"{name}.weight", (shape.cols,))]
+        weights = [] if function == "unit_norm" else [self.weight(f"{name}.weight", (shape.cols,))]
         if function == "layernorm":
             weights.append(self.weight(f"{name}.bias", (shape.cols,)))
         work = primitives.NORMS[function](shape.rows, shape.cols)
@@ -141,7 +166,8 @@ class GraphBuilder:
         """Copy elements of the sources into a tensor of shape `out`.
 
         `function`: `lookup` (table, indices), `slice` (consecutive rows of a table), `select` (one token of
-        each sequence), `concat`, `unfold` (windows of a convolution), `dispatch` (tokens to experts).
+        each sequence), `concat`, `unfold` (windows of a convolution), `dispatch` (tokens to experts),
+        `pad`, `tile` and `repeat` (as in numpy), `relative_shift` (each row by its own distance).
         """
         shape = _rows(prod(out), out[-1])
         return self._operator(
@@ -149,23 +175,40 @@ class GraphBuilder:
         )
 
     def append(
-        self, name: str, x: Tensor, rows: int, cache: tuple[int, ...], in_scope: bool = True
+        self,
+        name: str,
+        x: Tensor,
+        rows: int,
+        cache: tuple[int, ...],
+        in_scope: bool = True,
+        *,
+        at: Tensor | None = None,
     ) -> Tensor:
         """Write the last `rows` rows of `x` into a KV cache of shape `cache`; earlier rows are there already.
 
         `in_scope`: name the cache after the operator; else like a weight, so that later steps can read it.
+        `at`: indices of the slots that they take, where these follow from data.
         """
         shape = RowsShape(rows, x.shape[-1])
         made = Tensor(
             (self._operator_scope if in_scope else self._weight_scope) + name, cache, "kv_cache", self.element
         )
-        return self._add(name, "scatter", (x,), (made,), shape, "append", primitives.moves(shape.elements))
+        inputs = (x,) if at is None else (x, at)
+        return self._add(name, "scatter", inputs, (made,), shape, "append", primitives.moves(shape.elements))
 
     def combine(self, name: str, parts: tuple[Tensor, ...], weights: Tensor, out: tuple[int, ...]) -> Tensor:
         """Add the weighted rows of `parts` into their places in a tensor of shape `out`."""
         shape = _rows(sum(part.elements for part in parts), out[-1])
         work = primitives.weighted_sum(shape.elements)
         return self._operator(name, "scatter", (*parts, weights), out, shape, "combine", work)
+
+    def place(self, name: str, base: Tensor, parts: tuple[Tensor, ...], out: tuple[int, ...]) -> Tensor:
+        """`base`, which lies where its rows belong in a tensor of shape `out`, with the rows of `parts`
+        copied into their places; only these are moved."""
+        cols = parts[0].shape[-1]
+        shape = _rows(sum(part.elements for part in parts), cols)
+        work = primitives.moves(shape.elements)
+        return self._operator(name, "scatter", (*parts, base), out, shape, "place", work)
 
     def topk(self, name: str, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k largest values of each row and their indices."""
@@ -183,13 +226,66 @@ class GraphBuilder:
         work = primitives.renormalize(shape.rows, shape.cols)
         return self._operator(name, "elementwise", (x,), x.shape, shape, "renormalize", work)
 
-    def argmax(self, name: str, x: Tensor) -> Tensor:
-        """The index of the largest element of each row."""
+    def argmax(self, name: str, x: Tensor, *, signed: bool = False) -> Tensor:
+        """The index of the largest element of each row; `signed`: of the largest of its elements and their
+        negatives."""
         shape = _rows(x.elements, x.shape[-1])
-        work = primitives.topk(shape.rows, shape.cols, 1)
+        work = primitives.topk(shape.rows, shape.cols * (2 if signed else 1), 1)
         out = x.shape[:-1]
         made = Tensor(self._operator_scope + name, out, "index", "int32")
-        return self._add(name, "topk", (x,), (made,), shape, "argmax", work)
+        function = "argmax_signed" if signed else "argmax"
+        return self._add(name, "topk", (x,), (made,), shape, function, work)
+
+    def argsort(self, name: str, x: Tensor, *digits: Tensor) -> Tensor:
+        """The order that sorts each row (the last axis), stably, as indices. The keys may come in several
+        `digits`, compared as one number."""
+        shape = _rows(x.elements, x.shape[-1])
+        made = Tensor(self._operator_scope + name, x.shape, "index", "int32")
+        work = primitives.sort(shape.rows, shape.cols)
+        return self._add(name, "sort", (x, *digits), (made,), shape, "argsort", work)
+
+    def reduce(self, name: str, function: str, x: Tensor, out: tuple[int, ...]) -> Tensor:
+        """`function` (`sum`, `mean`, `max`, `lse`) of `x.elements / prod(out)` elements for each one of
+        `out`; which elements these are is addressing."""
+        shape = RowsShape(prod(out), x.elements // prod(out))
+        work = primitives.reduce(function, shape.rows, shape.cols)
+        return self._operator(name, "reduce", (x,), out, shape, function, work)
+
+    def pool(self, name: str, x: Tensor, taps: int) -> Tensor:
+        """The mean of `taps` neighbours around each element of a row (the last axis)."""
+        shape = _rows(x.elements, x.shape[-1])
+        work = primitives.window_mean(x.elements, taps)
+        return self._operator(name, "reduce", (x,), x.shape, shape, "pool", work)
+
+    def scatter(
+        self, name: str, x: Tensor, indices: Tensor, out: tuple[int, ...], *, add: bool = False
+    ) -> Tensor:
+        """The rows of `x` (its last axis) copied to the places in a tensor of shape `out` that `indices` has
+        for them; `add`: added up there."""
+        shape = _rows(x.elements, x.shape[-1])
+        work = primitives.totals({"add": shape.elements}) if add else primitives.moves(shape.elements)
+        function = "add" if add else "permute"
+        return self._operator(name, "scatter", (x, indices), out, shape, function, work)
+
+    def scan(self, name: str, x: Tensor, length: int) -> Tensor:
+        """Running sums over `length` partial ones, each without its own (an exclusive prefix sum); which
+        axis this is, is addressing."""
+        shape = _rows(x.elements, length)
+        work = primitives.scan(shape.rows, shape.cols)
+        return self._operator(name, "scan", (x,), x.shape, shape, "sum", work)
+
+    def divide(self, name: str, x: Tensor, by: Tensor) -> Tensor:
+        """`x / by`, where elements of `x` share one of `by`."""
+        shape = _rows(x.elements, x.shape[-1])
+        work = primitives.divide(x.elements, by.elements)
+        return self._operator(name, "elementwise", (x, by), x.shape, shape, "divide", work)
+
+    def depthwise(self, name: str, x: Tensor, weight: Tensor) -> Tensor:
+        """Convolution of each channel of `x` along the tokens; `weight` is [filters, taps], and the channels
+        share the filters evenly."""
+        shape = _rows(x.elements, x.shape[-1])
+        work = primitives.window_sum(x.elements, weight.shape[-1])
+        return self._operator(name, "reduce", (x, weight), x.shape, shape, "depthwise", work)
 
     def finish(self, *outputs: Tensor, **metadata: str) -> OperatorGraph:
         """The graph; raises `GraphRuleError` if it breaks a rule of `workloads.rules`."""

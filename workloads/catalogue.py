@@ -12,10 +12,12 @@ from tilewright.workloads.families.bert import Bert
 from tilewright.workloads.families.distilbert import DistilBert
 from tilewright.workloads.families.gpt2 import Gpt2
 from tilewright.workloads.families.llama import Llama
+from tilewright.workloads.families.mobilebert import MobileBert
 from tilewright.workloads.families.moe import MixtureOfExperts
 from tilewright.workloads.families.t5 import T5
 from tilewright.workloads.families.vit import Vit
 from tilewright.workloads.families.whisper import Whisper
+from tilewright.workloads.onnx_import import OnnxModel
 
 AnyWorkload = Annotated[
     Albert
@@ -29,6 +31,8 @@ AnyWorkload = Annotated[
     | LayerNorm
     | Llama
     | MixtureOfExperts
+    | MobileBert
+    | OnnxModel
     | Softmax
     | T5
     | Vit

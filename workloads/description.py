@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from tilewright.workloads.compression.choice import CompressionChoice, compress
 from tilewright.workloads.graph import OperatorGraph
 
 ElementType = Literal["native", "int4", "int8", "int16", "int32", "fp8", "fp16", "bf16", "fp32"]
@@ -41,7 +42,11 @@ class Workload(Block, ABC):
 
     @abstractmethod
     def lower(self) -> OperatorGraph:
-        """The operator graph, checked against `workloads.rules`."""
+        """The operator graph, checked against `workloads.rules`; as the model is before any compression."""
+
+    def graph(self) -> OperatorGraph:
+        """The operator graph that is run: lowered, and compressed if the description says so."""
+        return self.lower()
 
     @property
     def title(self) -> str:
@@ -54,6 +59,12 @@ class Model(Workload):
 
     batch: Size = 1
     """Sequences worked on at the same time."""
+    compression: tuple[CompressionChoice, ...] = ()
+    """Compression techniques, applied in order."""
+
+    def graph(self) -> OperatorGraph:
+        """The operator graph that is run: lowered, then compressed by one technique after the other."""
+        return compress(self.lower(), self.compression)
 
 
 class DecoderRun(Model):

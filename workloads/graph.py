@@ -62,14 +62,21 @@ class OperatorGraph:
         return sum(op.macs * self.times(i) for i, op in enumerate(self.operators))
 
     @cached_property
+    def useful_macs(self) -> int:
+        """Those that the definition of the workload asks for: `macs` less padding of blocks and masked pairs,
+        where a lowering tells them apart."""
+        useful = (op.macs if op.useful_macs is None else op.useful_macs for op in self.operators)
+        return sum(macs * self.times(i) for i, macs in enumerate(useful))
+
+    @cached_property
     def parameters(self) -> int:
-        """Elements of all distinct weights."""
+        """Elements of all distinct weights; of a sparse one those that are kept."""
         copies: dict[str, int] = {}
         for i, op in enumerate(self.operators):
             for name in op.inputs:
                 if self.tensors[name].role == "weight":
                     copies[name] = max(copies.get(name, 1), self.times(i) if "{i}" in name else 1)
-        return sum(self.tensors[name].elements * n for name, n in copies.items())
+        return sum(self.tensors[name].stored * n for name, n in copies.items())
 
     def blocks(self) -> Iterator[tuple[range, Repeat | None]]:
         """The operators' indices in program order, cut into plain stretches (None) and repeated blocks."""

@@ -173,6 +173,28 @@ def _albert(config: Config) -> Description:
     }
 
 
+def _mobilebert(config: Config) -> Description:
+    config.refuse("use_bottleneck", "only layers with bottlenecks are modelled", accepted=True)
+    config.refuse("trigram_input", "only embeddings of three neighbours are modelled", accepted=True)
+    config.refuse("normalization_type", "layer norms are not read from configs", accepted="no_norm")
+    narrow = config.flag("use_bottleneck_attention", False)
+    if not narrow:
+        why = "queries and keys of full width are not modelled"
+        config.refuse("key_query_shared_bottleneck", why, accepted=True)
+    return {
+        "family": "mobilebert",
+        **_encoder(config),
+        "act": config.activation("hidden_act", "relu"),
+        "bottleneck": config.number("intra_bottleneck_size"),
+        "networks": config.number("num_feedforward_networks"),
+        "norm": "nonorm",
+        "narrow_values": narrow,
+        "segments": config.number("type_vocab_size", least=0),
+        "embedding": config.number("embedding_size"),
+        "pooler": config.flag("classifier_activation", True),
+    }
+
+
 def _gpt2(config: Config) -> Description:
     config.refuse("add_cross_attention", "cross-attention is not modelled in GPT-2")
     width = config.number("n_embd", "hidden_size")
@@ -361,6 +383,7 @@ _FAMILIES: Mapping[str, Callable[[Config], Description]] = {
     "llama": _llama,
     "mistral": _mistral,
     "mixtral": _mixtral,
+    "mobilebert": _mobilebert,
     "qwen2": _qwen2,
     "qwen2_moe": _qwen2_moe,
     "qwen3": _qwen3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tilewright.workloads.builder import GraphBuilder
@@ -189,9 +190,15 @@ def residual(b: GraphBuilder, name: str, x: Tensor, branch: Tensor) -> Tensor:
     return b.elementwise(f"{name}_residual", "add", x, branch)
 
 
-def encoder_layer(b: GraphBuilder, x: Tensor, heads: Heads, width: int, act: str) -> Tensor:
+Attend = Callable[[GraphBuilder, Tensor, Heads, AttentionBias], Tensor]
+"""Self-attention of an encoder layer, projections included, in scope `attention`."""
+
+
+def encoder_layer(
+    b: GraphBuilder, x: Tensor, heads: Heads, width: int, act: str, attend: Attend = encoder_attention
+) -> Tensor:
     """A post-norm encoder layer (Vaswani et al., arXiv:1706.03762; BERT)."""
-    x = residual_norm(b, "attention", x, encoder_attention(b, x, heads))
+    x = residual_norm(b, "attention", x, attend(b, x, heads, ALL_BIASES))
     return residual_norm(b, "ffn", x, feed_forward(b, x, width, act))
 
 
@@ -202,9 +209,10 @@ def prenorm_encoder_layer(
     width: int,
     act: str,
     bias: AttentionBias = ALL_BIASES,
+    attend: Attend = encoder_attention,
 ) -> Tensor:
     """A pre-norm encoder layer (ViT, Whisper)."""
-    x = residual(b, "attention", x, encoder_attention(b, b.norm("attention_norm", x), heads, bias))
+    x = residual(b, "attention", x, attend(b, b.norm("attention_norm", x), heads, bias))
     return residual(b, "ffn", x, feed_forward(b, b.norm("ffn_norm", x), width, act))
 
 

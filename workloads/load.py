@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -16,7 +16,8 @@ from tilewright.description.names import unknown_message
 from tilewright.description.reading import read, read_text
 from tilewright.description.yaml_text import dump
 from tilewright.workloads.catalogue import WORKLOAD
-from tilewright.workloads.description import Workload
+from tilewright.workloads.compression.quality import as_metadata, published
+from tilewright.workloads.description import Model, Workload
 from tilewright.workloads.graph import OperatorGraph
 
 MOST_MACS = 2**56
@@ -28,14 +29,30 @@ _YAML_SUFFIXES = (".yaml", ".yml")
 
 def load_workload(name_or_path: str | Path, overrides: Sequence[str] = ()) -> OperatorGraph:
     """The operator graph of a workload: see `describe_workload`."""
-    graph = describe_workload(name_or_path, overrides).lower()
+    described = describe_workload(name_or_path, overrides)
+    graph = described.graph()
     _check_countable(graph, str(name_or_path))
-    return graph
+    return replace(graph, metadata={**graph.metadata, **_published(described)})
+
+
+def _published(described: Workload) -> Mapping[str, str]:
+    """Published accuracy, if the description is a shipped workload but for how it is run and compressed."""
+    name = described.name
+    if not isinstance(described, Model) or name not in preset_names():
+        return {}
+    rows = published(name, described.compression)
+    if not rows:
+        return {}
+    how = {"batch": described.batch, "compression": described.compression}
+    if hasattr(described, "seq"):
+        how["seq"] = described.seq
+    preset: Workload = read(WORKLOAD, preset_text(name), name, (), "workload")
+    return as_metadata(rows) if preset.model_copy(update=how) == described else {}
 
 
 def describe_workload(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Workload:
     """The resolved description of a preset, a YAML file, a Hugging Face config.json (or the folder of one),
-    or a SCALE-Sim topology CSV.
+    an ONNX file, or a SCALE-Sim topology CSV.
 
     `overrides` are `KEY=VALUE` with or without `workload.` before the key. Raises InputError.
     """
@@ -55,7 +72,9 @@ def describe_workload(name_or_path: str | Path, overrides: Sequence[str] = ()) -
 
         return _read_converted(read_topology(path), name, overrides)
     if path.suffix == ".onnx":
-        raise InputError(f"{name}: ONNX files can't be read yet; use the model's config.json")
+        from tilewright.workloads.onnx_import import read_onnx
+
+        return _read_converted(read_onnx(path), name, overrides)
     if path.suffix in _YAML_SUFFIXES or len(path.parts) > 1 or path.is_file():
         return read(WORKLOAD, read_text(path), name, overrides, "workload")
     raise InputError(f"{unknown_message('workload', name, preset_names())}; it is no file either")

@@ -37,11 +37,20 @@ class Tensor:
     shape: tuple[int, ...]
     role: Role = "activation"
     element: str = NATIVE
+    kept: int | None = None
+    """Elements that memory holds, where zeros are left out (sparse weights); None: all."""
+    side_bits: int = 0
+    """Bits that memory holds beside them: indices of those that are kept, scales."""
 
     @property
     def elements(self) -> int:
         """Number of elements."""
         return prod(self.shape)
+
+    @property
+    def stored(self) -> int:
+        """Elements that memory holds."""
+        return self.elements if self.kept is None else self.kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,12 @@ class Operator:
     primitives: tuple[tuple[Primitive, int], ...] = field(default=())
     """Primitive operations of the vector unit over the whole operator, sorted by name; empty for a matmul
     without bias (a bias counts one add per output element)."""
+    useful_macs: int | None = None
+    """Of a matmul's multiply-accumulates, those that its definition asks for, where that is fewer than `macs`
+    (a blocked kernel, a mask); None: all of them."""
+    views: bool = False
+    """Whether a matmul reads whole rows of A and B by address: some not at all, some for several matrices
+    (overlapping windows of keys). As many are read as its shape has."""
 
     @property
     def macs(self) -> int:

@@ -7,7 +7,7 @@ one `tanh`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from tilewright.workloads.operators import Primitive
@@ -32,6 +32,14 @@ def softmax(rows: int, cols: int) -> Primitives:
     )
 
 
+def softmax_lse(rows: int, cols: int) -> Primitives:
+    """A softmax that also puts out max + log(sum) of each row: 1 logarithm and 1 add per row more.
+
+    A logarithm is a look-up and an interpolation like an exponential, and counts as one `exp`.
+    """
+    return add(softmax(rows, cols), totals({"add": rows, "exp": rows}))
+
+
 def layernorm(rows: int, cols: int) -> Primitives:
     """gamma (x - mean) / sqrt(var + eps) + beta, row by row (Ba et al., arXiv:1607.06450).
 
@@ -54,7 +62,16 @@ def rmsnorm(rows: int, cols: int) -> Primitives:
     return totals({"add": elements + rows, "multiply": 3 * elements + rows, "sqrt": rows, "divide": rows})
 
 
-NORMS = MappingProxyType({"layernorm": layernorm, "rmsnorm": rmsnorm})
+def unit_norm(rows: int, cols: int) -> Primitives:
+    """x / sqrt(sum(x^2) + eps), row by row.
+
+    Per row of n: squares n multiply, sum n add, 1 add (eps), 1 sqrt, 1 divide, scale n multiply.
+    """
+    elements = rows * cols
+    return totals({"add": elements + rows, "multiply": 2 * elements, "sqrt": rows, "divide": rows})
+
+
+NORMS = MappingProxyType({"layernorm": layernorm, "rmsnorm": rmsnorm, "unit_norm": unit_norm})
 
 ELEMENTWISE: Mapping[str, Mapping[Primitive, int]] = MappingProxyType(
     {
@@ -69,7 +86,34 @@ ELEMENTWISE: Mapping[str, Mapping[Primitive, int]] = MappingProxyType(
         # attention
         "scale": {"multiply": 1},
         "scale_mask": {"multiply": 1, "add": 1},  # s * scale + (0 or -inf)
+        "self_mask": {"compare": 1, "add": 1},  # s + (value where the positions are equal)
+        "causal_self_mask": {"compare": 2, "add": 1},  # the same, and another value where the key is later
+        "scale_causal_self_mask": {"multiply": 1, "compare": 2, "add": 1},
+        # log(max(s * scale, 0) + eps) / temperature; a logarithm counts as an exponential
+        "sinkhorn_logits": {"multiply": 2, "compare": 1, "add": 1, "exp": 1},
+        "exp": {"exp": 1},
+        "scale_position_mask": {"multiply": 1, "compare": 1, "add": 1},  # causal, by positions that are data
         "rope": {"multiply": 2, "add": 1},  # x cos + rotate(x) sin; the rotation is addressing
+        # kernels and low rank
+        "mask": {"multiply": 1},  # s * (0 or 1)
+        "minus_infinity_mask": {"add": 1},  # s + (0 or -inf)
+        "elu_plus_one": {"compare": 1, "exp": 1, "add": 1},  # x + 1 where x > 0, else exp(x)
+        "relu_offset": {"compare": 1, "add": 1},  # max(x, 0) + eps
+        # (exp(x - |x|^2/2 - max) + eps) m^-1/2, the square and the maximum given
+        "positive_feature": {"add": 3, "exp": 1, "multiply": 1},
+        "identity_minus": {"add": 1},  # c I - x
+        "nonorm": {"multiply": 1, "add": 1},  # gamma x + beta (MobileBERT)
+        # what imported graphs write out
+        "compare": {"compare": 1},
+        "extreme": {"compare": 1},  # max(x, y), min(x, y)
+        "clip": {"compare": 2},
+        "where": {"compare": 1},  # x or y, by a third operand
+        "negate": {"add": 1},  # also |x|
+        "reciprocal": {"divide": 1},
+        "square": {"multiply": 1},
+        "cube": {"multiply": 2},
+        "sqrt": {"sqrt": 1},
+        "sine": {"tanh": 1},  # sines and cosines are look-ups and interpolations like tanh
         # arithmetic of two or more tensors; counted per further operand by `elementwise`
         "add": {"add": 1},
         "multiply": {"multiply": 1},
@@ -92,14 +136,42 @@ def moves(elements: int) -> Primitives:
     return totals({"move": elements})
 
 
+def sort(rows: int, cols: int) -> Primitives:
+    """Merge sort of each row with its indices: ceil(log2 n) passes of n compare and n move."""
+    passes = max(1, (cols - 1).bit_length())
+    return totals({"compare": rows * cols * passes, "move": rows * cols * passes})
+
+
 def topk(rows: int, cols: int, k: int) -> Primitives:
-    """The k largest of each row by k scans: rows * cols * k compare (an arg-max is k = 1)."""
-    return totals({"compare": rows * cols * k})
+    """The k largest of each row by k scans: rows * cols * k compare (an arg-max is k = 1); or by sorting the
+    rows where that takes fewer operations."""
+    scans, sorting = totals({"compare": rows * cols * k}), sort(rows, cols)
+    return min(scans, sorting, key=lambda work: sum(count for _, count in work))
 
 
 def renormalize(rows: int, cols: int) -> Primitives:
     """x / sum(x), row by row: n - 1 add, 1 divide (reciprocal), n multiply per row of n."""
     return totals({"add": rows * (cols - 1), "divide": rows, "multiply": rows * cols})
+
+
+def scan(rows: int, cols: int) -> Primitives:
+    """Running sums along each row, each started with what the one before left: 1 add per element."""
+    return totals({"add": rows * cols})
+
+
+def divide(elements: int, divisors: int) -> Primitives:
+    """Elements divided by divisors that they share: a reciprocal each, and 1 multiply per element."""
+    return totals({"divide": divisors, "multiply": elements})
+
+
+def window_mean(elements: int, taps: int) -> Primitives:
+    """A moving average: taps - 1 add and 1 multiply each."""
+    return totals({"multiply": elements, "add": elements * (taps - 1)})
+
+
+def window_sum(elements: int, taps: int) -> Primitives:
+    """A weighted sum of `taps` elements (a depthwise convolution): taps multiply and taps - 1 add each."""
+    return totals({"multiply": elements * taps, "add": elements * (taps - 1)})
 
 
 def weighted_sum(elements: int) -> Primitives:
@@ -110,3 +182,29 @@ def weighted_sum(elements: int) -> Primitives:
 def bias(elements: int) -> Primitives:
     """A matmul's bias: 1 add per output element."""
     return totals({"add": elements})
+
+
+_REDUCTIONS: Mapping[str, Callable[[int], Mapping[Primitive, int]]] = MappingProxyType(
+    {
+        "sum": lambda n: {"add": n - 1 or 1},
+        "mean": lambda n: {"add": n - 1, "multiply": 1},
+        "max": lambda n: {"compare": n - 1 or 1},
+        "square": lambda n: {"multiply": n + 1, "add": n - 1},
+        "lse": lambda n: {"compare": n, "add": 2 * n, "exp": n + 1},
+    }
+)
+
+
+def reduce(function: str, rows: int, cols: int) -> Primitives:
+    """One result per row of n: `sum` n - 1 add; `mean` 1 multiply more; `max` n - 1 compare; `square`,
+    half the sum of squares: n multiply, n - 1 add, 1 multiply; `lse`, the logarithm of the sum of
+    exponentials: n compare, n add and n exp as in a softmax, n add, 1 logarithm."""
+    return totals({name: rows * count for name, count in _REDUCTIONS[function](cols).items()})
+
+
+def add(*parts: Primitives) -> Primitives:
+    """The sum of several counts."""
+    counts: dict[Primitive, int] = {}
+    for name, count in (pair for part in parts for pair in part):
+        counts[name] = counts.get(name, 0) + count
+    return totals(counts)

@@ -32,6 +32,8 @@ def _check_tensors(graph: OperatorGraph) -> None:
     for name, tensor in graph.tensors.items():
         _require(name == tensor.name, name, "a tensor is filed under its own name")
         _require(all(size > 0 for size in tensor.shape), name, "every axis of a tensor has a positive size")
+        fits = 0 < tensor.stored <= tensor.elements and tensor.side_bits >= 0
+        _require(fits, name, "memory holds at least one of a tensor's elements, and at most all")
     for op in graph.operators:
         for name in (*op.inputs, *op.outputs):
             _require(name in graph.tensors, op.name, f"tensor {name!r} exists")
@@ -116,14 +118,28 @@ def _check_work(op: Operator) -> None:
     if op.kind != "matmul":
         _require(isinstance(op.shape, RowsShape), op.name, f"a {op.kind} works on rows")
         _require(bool(op.primitives), op.name, f"a {op.kind} has primitives")
+        _require(op.useful_macs is None, op.name, "only a matmul has useful MACs")
+        _require(not op.views, op.name, "only a matmul reads views")
         return
     _require(isinstance(op.shape, MatmulShape), op.name, "a matmul has a matmul's shape")
     if isinstance(op.shape, MatmulShape):
-        adds = (("add", op.shape.batch * op.shape.m * op.shape.n),)
-        expected = adds if len(op.inputs) == 3 else ()
-        _require(
-            op.primitives == expected, op.name, "a matmul's primitives are one add per element for its bias"
-        )
+        _check_matmul_work(op, op.shape)
+    useful = op.macs if op.useful_macs is None else op.useful_macs
+    _require(
+        0 <= useful <= op.macs, op.name, f"useful MACs are 0 or more and at most {op.macs}; not {useful}"
+    )
+
+
+def _check_matmul_work(op: Operator, shape: MatmulShape) -> None:
+    """Beside the bias a matmul may convert B as it comes in (`multiply`) and put it in its place (`move`)."""
+    work = dict(op.primitives)
+    adds = shape.batch * shape.m * shape.n if len(op.inputs) == 3 else 0
+    _require(
+        work.pop("add", 0) == adds, op.name, "a matmul's primitives are one add per element for its bias"
+    )
+    most = shape.batch * shape.k * shape.n
+    loads = set(work) <= {"multiply", "move"} and max(work.values(), default=0) <= most
+    _require(loads, op.name, "a matmul's further primitives are a multiply and a move per element of B")
 
 
 def _check_shapes(op: Operator, graph: OperatorGraph) -> None:
@@ -139,6 +155,21 @@ def _check_matmul(op: Operator, shape: MatmulShape, inputs: list[Tensor], output
     batch, m, k, n = shape.batch, shape.m, shape.k, shape.n
     _require(min(batch, m, k, n) > 0, op.name, f"every size of {shape} is positive")
     _require(len(inputs) in (2, 3) and len(outputs) == 1, op.name, "a matmul is (A, B[, bias]) -> C")
+    if op.views:
+        b, row = inputs[1].elements, k if op.function == "transpose_b" else n
+        _require(b % row == 0, op.name, f"B is made of rows of {row} elements; it has {b}")
+    else:
+        _check_operands(op, shape, inputs)
+    _require(outputs[0].elements == batch * m * n, op.name, "C has batch*m*n elements")
+    _require(op.function in ("", "transpose_b"), op.name, "a matmul's function is empty or `transpose_b`")
+    if len(inputs) == 3:
+        offset = inputs[2]
+        fits = offset.role == "weight" and offset.elements % n == 0
+        _require(fits, op.name, "the bias is a weight of n elements, or of n per matrix")
+
+
+def _check_operands(op: Operator, shape: MatmulShape, inputs: list[Tensor]) -> None:
+    batch, m, k, n = shape.batch, shape.m, shape.k, shape.n
     a, b = inputs[0].elements, inputs[1].elements
     _require(a in (batch * m * k, m * k), op.name, f"A has batch*m*k elements, or m*k shared ones; not {a}")
     # Experts that no token goes to lie in the same tensor and are not read.
@@ -146,12 +177,6 @@ def _check_matmul(op: Operator, shape: MatmulShape, inputs: list[Tensor], output
     _require(
         b in (batch * k * n, k * n) or idle, op.name, f"B has batch*k*n elements, or k*n shared ones; not {b}"
     )
-    _require(outputs[0].elements == batch * m * n, op.name, "C has batch*m*n elements")
-    _require(op.function in ("", "transpose_b"), op.name, "a matmul's function is empty or `transpose_b`")
-    if len(inputs) == 3:
-        offset = inputs[2]
-        fits = offset.role == "weight" and offset.elements % n == 0
-        _require(fits, op.name, "the bias is a weight of n elements, or of n per matrix")
 
 
 def _check_rows(op: Operator, shape: RowsShape, inputs: list[Tensor], outputs: list[Tensor]) -> None:

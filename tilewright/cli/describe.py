@@ -69,6 +69,12 @@ def show_command(
             "--source", help="Print it as written, with the comments on where its figures come from."
         ),
     ] = False,
+    training_memory: Annotated[
+        bool,
+        typer.Option(
+            "--training-memory", help="Print instead what training a workload keeps in memory (16 bits)."
+        ),
+    ] = False,
     sources: Annotated[
         bool,
         typer.Option(
@@ -85,13 +91,17 @@ def show_command(
         raise InputError(f"override {foreign[0]!r} does not fit: {name!r} describes the {kind}")
     if source and overrides:
         raise InputError(f"--source prints {name!r} as it was written: leave out {overrides[0]!r}")
+    if training_memory and (source or kind == "accelerator"):
+        raise InputError("--training-memory is of a workload, and without --source")
     if source and sources:
         raise InputError("--source prints a description, --sources its constants: leave out one of them")
     if sources and kind == "workload":
         raise InputError(f"--sources prints an accelerator's constants; {name!r} is a workload")
     if output_format is not Format.TABLE and not sources:
         raise InputError(f"--format {output_format.value} goes with --sources; without it, YAML is printed")
-    if sources:
+    if training_memory:
+        write_stdout(_training_memory_text(name, workload_overrides))
+    elif sources:
         write_stdout(_sources(name, arch_overrides, output_format))
     elif source:
         write_stdout(_source(name, kind))
@@ -229,6 +239,30 @@ def _workload_text(name: str, overrides: Sequence[str]) -> str:
 
     graph = load_workload(name, overrides)
     return _commented(_workload_facts(graph)) + to_yaml(describe_workload(name, overrides))
+
+
+def _training_memory_text(name: str, overrides: Sequence[str]) -> str:
+    from tilewright.sim.quantities import binary_bytes
+    from tilewright.workloads.load import describe_workload, load_workload
+    from tilewright.workloads.training_memory import training_report
+
+    run = describe_workload(name, overrides).model_dump()
+    if run.get("generate") or run.get("phase") == "decode":
+        raise InputError(f"{name}: training has no decode steps; leave out `generate` and `phase=decode`")
+    graph = load_workload(name, overrides)
+    return columns_text(
+        [
+            {
+                "strategy": row.strategy,
+                "kept": binary_bytes(row.kept_bytes),
+                "working": binary_bytes(row.working_bytes),
+                "total": binary_bytes(row.total_bytes),
+                "recomputed_macs": row.recomputed_macs,
+                "share_of_forward": row.recomputed_macs / graph.macs if graph.macs else 0.0,
+            }
+            for row in training_report(graph)
+        ]
+    )
 
 
 def _workload_facts(graph: OperatorGraph) -> list[tuple[str, str]]:

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.layers import AttentionBias, Heads
 from tilewright.workloads.operators import Tensor
 
-Values = NDArray[np.float64]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Values = NDArray[np.float64]
+else:
+    Values = "NDArray[np.float64]"  # numpy is not needed to describe or lower a workload
+
 Taxonomy = Literal[
     "dense",
     "fixed pattern",

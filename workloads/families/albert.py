@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from tilewright.workloads.attention.choice import AttentionChoice, encoder_attend
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.description import Activation, Layers, Model, Size, divisor_of, within_positions
 from tilewright.workloads.families.bert import embeddings, pooler
@@ -36,6 +37,8 @@ class Albert(Model):
     """Token types."""
     seq: Annotated[Size, within_positions("positions")] = 128
     """Tokens of each sequence."""
+    attention: AttentionChoice | None = None
+    """Attention mechanism of every layer; by default dense."""
 
     def lower(self) -> OperatorGraph:
         """Embeddings and their projection, the groups' layers, pooler."""
@@ -49,8 +52,9 @@ class Albert(Model):
         return b.finish(x, pooler(b, x), family=self.family)
 
     def _turn(self, b: GraphBuilder, x: Tensor) -> Tensor:
+        attend = encoder_attend(self.attention)
         heads = Heads(self.heads, self.heads, self.d // self.heads)
         for inner in range(self.inner_layers):
             with b.scope("" if self.inner_layers == 1 else f"inner{inner}"):
-                x = encoder_layer(b, x, heads, self.ffn, self.act)
+                x = encoder_layer(b, x, heads, self.ffn, self.act, attend)
         return x

@@ -6,10 +6,12 @@ arXiv:1810.04805.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import NonNegativeInt
 
+from tilewright.workloads.attention.choice import AttentionChoice, encoder_attend
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.description import Activation, Layers, Model, Size, divisor_of, within_positions
 from tilewright.workloads.graph import OperatorGraph
@@ -41,6 +43,8 @@ class Bert(Model):
     """Whether a dense layer with tanh stands on the first token."""
     seq: Annotated[Size, within_positions("positions")] = 128
     """Tokens of each sequence."""
+    attention: AttentionChoice | None = None
+    """Attention mechanism of every layer; by default dense."""
 
     def lower(self) -> OperatorGraph:
         """Embeddings, `layers` equal layers, pooler."""
@@ -49,8 +53,14 @@ class Bert(Model):
         x = embeddings(b, self.batch, self.seq, width, self.vocab, self.positions, self.segments)
         if width != self.d:
             x = b.linear("embeddings_project", x, self.d)
+        attend = encoder_attend(self.attention)
         heads = Heads(self.heads, self.heads, self.d // self.heads)
-        x = b.repeat(self.layers, "layers.{i}", x, lambda y: encoder_layer(b, y, heads, self.ffn, self.act))
+        x = b.repeat(
+            self.layers,
+            "layers.{i}",
+            x,
+            partial(encoder_layer, b, heads=heads, width=self.ffn, act=self.act, attend=attend),
+        )
         return b.finish(*((x, pooler(b, x)) if self.pooler else (x,)), family=self.family)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
+from tilewright.workloads.attention.choice import AttentionChoice, encoder_attend
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.description import Activation, Layers, Model, Size, divisor_of, within_positions
 from tilewright.workloads.families.bert import embeddings
@@ -27,11 +29,19 @@ class DistilBert(Model):
     """Rows of the table of learned positions."""
     seq: Annotated[Size, within_positions("positions")] = 128
     """Tokens of each sequence."""
+    attention: AttentionChoice | None = None
+    """Attention mechanism of every layer; by default dense."""
 
     def lower(self) -> OperatorGraph:
         """Embeddings and `layers` equal layers."""
         b = GraphBuilder(self.title, self.element)
         x = embeddings(b, self.batch, self.seq, self.d, self.vocab, self.positions, segments=0)
+        attend = encoder_attend(self.attention)
         heads = Heads(self.heads, self.heads, self.d // self.heads)
-        x = b.repeat(self.layers, "layers.{i}", x, lambda y: encoder_layer(b, y, heads, self.ffn, self.act))
+        x = b.repeat(
+            self.layers,
+            "layers.{i}",
+            x,
+            partial(encoder_layer, b, heads=heads, width=self.ffn, act=self.act, attend=attend),
+        )
         return b.finish(x, family=self.family)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from tilewright.workloads.attention.choice import AttentionChoice, decoder_attend
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.description import (
     Activation,
@@ -19,6 +20,7 @@ from tilewright.workloads.description import (
 )
 from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.layers import (
+    ALL_BIASES,
     Heads,
     decoder_attention,
     embed,
@@ -48,6 +50,8 @@ class Gpt2(DecoderRun):
     """Whether the head's weight is the embedding table."""
     seq: Annotated[Size, within_positions("positions", generated=True)] = 512
     """Tokens of each sequence: of the prompt, or in the cache."""
+    attention: AttentionChoice | None = None
+    """Attention mechanism of every layer; by default dense."""
 
     def lower(self) -> OperatorGraph:
         """The steps of the run, one after the other."""
@@ -70,5 +74,9 @@ class Gpt2(DecoderRun):
 
     def _layer(self, b: GraphBuilder, x: Tensor, step: Step) -> Tensor:
         heads = Heads(self.heads, self.heads, self.d // self.heads)
-        x = residual(b, "attention", x, decoder_attention(b, b.norm("attention_norm", x), heads, step))
+        normed = b.norm("attention_norm", x)
+        attended = decoder_attend(self.attention, b, normed, heads, step, ALL_BIASES) or decoder_attention(
+            b, normed, heads, step
+        )
+        x = residual(b, "attention", x, attended)
         return residual(b, "ffn", x, feed_forward(b, b.norm("ffn_norm", x), self.ffn, self.act))

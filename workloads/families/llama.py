@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import ValidationInfo, field_validator
 
+from tilewright.workloads.attention.choice import AttentionChoice, decoder_attend
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.description import Activation, DecoderRun, Layers, Size, divisor_of
 from tilewright.workloads.graph import OperatorGraph
@@ -53,6 +54,8 @@ class CausalModel(DecoderRun):
     prefill is computed dense and masked."""
     seq: Size = 512
     """Tokens of each sequence: of the prompt, or in the cache."""
+    attention: AttentionChoice | None = None
+    """Attention mechanism of every layer; by default dense."""
 
     @field_validator("head_dim")
     @classmethod
@@ -91,15 +94,11 @@ class CausalModel(DecoderRun):
         return language_head(b, x, step, self.vocab, table if self.tied else None)
 
     def _layer(self, b: GraphBuilder, x: Tensor, step: Step, angles: Tensor) -> Tensor:
-        attended = decoder_attention(
-            b,
-            b.norm("attention_norm", x, "rmsnorm"),
-            Heads(self.heads, self.kv_heads or self.heads, self.head_width),
-            step,
-            AttentionBias(self.qkv_bias, self.qkv_bias, self.qkv_bias, self.output_bias),
-            rope=angles,
-            qk_norm=self.qk_norm,
-            window=self.window,
+        normed = b.norm("attention_norm", x, "rmsnorm")
+        heads = Heads(self.heads, self.kv_heads or self.heads, self.head_width)
+        bias = AttentionBias(self.qkv_bias, self.qkv_bias, self.qkv_bias, self.output_bias)
+        attended = decoder_attend(self.attention, b, normed, heads, step, bias, angles) or decoder_attention(
+            b, normed, heads, step, bias, rope=angles, qk_norm=self.qk_norm, window=self.window
         )
         x = residual(b, "attention", x, attended)
         return residual(b, "ffn", x, self.feed_forward(b, b.norm("ffn_norm", x, "rmsnorm")))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from tilewright.workloads.attention.choice import AttentionChoice, encoder_attend
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.description import Activation, Layers, Model, Size, divisor_of
 from tilewright.workloads.graph import OperatorGraph
@@ -42,18 +43,21 @@ class Vit(Model):
     distillation: Literal["none", "token", "token_and_head"] = "none"
     """DeiT's second token beside the class token, and its own classifier, whose logits are averaged with the
     class token's."""
+    attention: AttentionChoice | None = None
+    """Attention mechanism of every layer; by default dense."""
 
     def lower(self) -> OperatorGraph:
         """Patch embedding, `layers` equal layers, norm, classifier."""
         b = GraphBuilder(self.title, self.element)
         x = self._embeddings(b)
+        attend = encoder_attend(self.attention)
         heads = Heads(self.heads, self.heads, self.d // self.heads)
         bias = ALL_BIASES if self.qkv_bias else AttentionBias(query=False, key=False, value=False)
         x = b.repeat(
             self.layers,
             "layers.{i}",
             x,
-            lambda y: prenorm_encoder_layer(b, y, heads, self.ffn, self.act, bias),
+            lambda y: prenorm_encoder_layer(b, y, heads, self.ffn, self.act, bias, attend),
         )
         return b.finish(self._classify(b, b.norm("norm", x)), family=self.family)
 

@@ -1,0 +1,1 @@
+"""Compression techniques, as passes from operator graph to operator graph: `compression: [{kind: lora}]`."""
