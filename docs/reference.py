@@ -169,6 +169,8 @@ def _default(value: object) -> str:
 def _kind(field: Schema, schema: Schema) -> str:
     if "$ref" in field:
         return _kind(_resolved(field["$ref"], schema), schema)
+    if "discriminator" in field:
+        return f"a block with a `{field['discriminator']['propertyName']}`"
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     if "const" in field:
@@ -179,8 +181,8 @@ def _kind(field: Schema, schema: Schema) -> str:
     if field.get("type") == "array":
         inner = field.get("items") or field["prefixItems"][0]
         return f"list of {_kind(inner, schema)}"
-    if field["type"] == "object":
-        return f"`{{{', '.join(field['properties'])}}}`"
+    if field.get("type") == "object":
+        return f"`{{{', '.join(field['properties'])}}}`" if "properties" in field else "a block"
     return _scalar(field)
 
 
