@@ -517,3 +517,11 @@ def test_a_reader_that_leaves_is_no_error() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == ExitCode.OK
+
+
+def test_list_attention_names_class_complexity_and_citation(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every mechanism is a row that says what it is and who invented it."""
+    assert execute(["list", "attention", "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {"longformer", "bigbird", "reformer", "linformer", "performer"} <= {row["kind"] for row in rows}
+    assert all(row["class"] and row["complexity"] and row["citation"] for row in rows)

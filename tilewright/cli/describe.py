@@ -28,6 +28,7 @@ class Listed(StrEnum):
 
     ACCELERATORS = "accelerators"
     WORKLOADS = "workloads"
+    ATTENTION = "attention"
     TECHNOLOGIES = "technologies"
     SUITES = "suites"
 
@@ -44,10 +45,11 @@ def list_command(
     what: Annotated[Listed, typer.Argument(metavar="|".join(Listed), help="What to list.")],
     output_format: FormatOption = Format.TABLE,
 ) -> None:
-    """List the presets, the technology tables behind energy and area, or the validation suites."""
+    """List presets, attention mechanisms, technology tables of energy and area, or validation suites."""
     makers = {
         Listed.ACCELERATORS: _accelerator_rows,
         Listed.WORKLOADS: _workload_rows,
+        Listed.ATTENTION: _attention_rows,
         Listed.TECHNOLOGIES: technology_rows,
         Listed.SUITES: suite_rows,
     }
@@ -58,6 +60,23 @@ def list_command(
         write_stdout(csv_text(rows, list(rows[0])))
     else:
         write_stdout(columns_text(rows))
+
+
+def _attention_rows() -> list[dict[str, object]]:
+    from tilewright.workloads.attention.choice import mechanisms
+
+    return [
+        {
+            "kind": kind,
+            "class": ", ".join(each.taxonomy),
+            "complexity": each.complexity,
+            "encode": "yes" if each.encode else "no",
+            "causal": "yes" if each.causal else "no",
+            "decode": "yes" if each.decode else "no",
+            "citation": each.citation,
+        }
+        for kind, each in mechanisms().items()
+    ]
 
 
 def show_command(
