@@ -61,12 +61,15 @@ class Explainer:
             if (meant := self._meant(path))
         }
         left = (d for d in details if not (d["type"] == "missing" and self._path(d) in misspelt))
+        left = (d for d in left if not _follows(d))
         return [problem for item in left for problem in self._problems(item)]
 
     def _problems(self, item: ErrorDetails) -> list[Problem]:
         kind, path, context = item["type"], self._path(item), item.get("ctx", {})
         if kind == "extra_forbidden":
             return [self._place(self._unknown(path), path, at_key=True)]
+        if kind == "missing" and isinstance(path[-1], int):
+            return [self._place(f"entry {path[-1] + 1} is missing", path[:-1])]
         if kind == "missing":
             return [self._place("required key is missing", path, at_key=True)]
         if kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -128,7 +131,7 @@ class Explainer:
             if inside:
                 path.append(part)
                 data = entry(data, part)
-        if item["type"] == "missing":
+        if item["type"] == "missing" and not isinstance(item["loc"][-1], int):
             path.append(item["loc"][-1])
         return tuple(path)
 
@@ -151,6 +154,11 @@ def booleans_as_numbers(document: Document, changed: Overridden, value: object) 
     """Return a problem for each boolean of the data that validation took for a number in `value`."""
     found = _booleans_as_numbers(value, changed.data)
     return [place(document, changed, f"must be a number, not {_show(given)}", path) for path, given in found]
+
+
+def _follows(item: ErrorDetails) -> bool:
+    """Whether a list is too short only because entries are wrong, each of which is a problem already."""
+    return item["type"] == "too_short" and len(item["input"]) >= item["ctx"]["min_length"]
 
 
 def _wrong_value(item: ErrorDetails) -> str:

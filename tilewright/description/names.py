@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from tilewright.description.errors import InputError
 
-_PLURALS = {"attention": "attention", "technology": "technologies"}
+_PLURALS = {"attention": "attention", "compression": "compression", "technology": "technologies"}
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

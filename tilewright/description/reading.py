@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tilewright.description.errors import InputError
 from tilewright.description.files import read_text
 from tilewright.description.names import closest, nearest, unknown
-from tilewright.description.yaml_text import parse
+from tilewright.description.yaml_text import Document, parse
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -28,16 +28,17 @@ _ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 def read(
     model: type[M] | TypeAdapter[M],
-    text: str,
+    text: str | Document,
     source: str,
     overrides: Sequence[str] = (),
     prefix: str = "arch",
 ) -> M:
     """Return the description in `text`, a YAML mapping, with `overrides` put in and validated by `model`.
 
-    `source` names the text in messages. An override is `KEY=VALUE`, the key dotted, with or without `prefix`
-    in front, the value YAML; later ones win. Raises InputError with every mistake of the text and the
-    overrides at once: duplicate, unknown and missing keys and wrong values, each with its place and excerpt.
+    `text` may be parsed already. `source` names it in messages. An override is `KEY=VALUE`, the key dotted,
+    with or without `prefix` in front, the value YAML; later ones win. Raises InputError with every mistake of
+    the text and the overrides at once: duplicate, unknown and missing keys and wrong values, each with its
+    place and excerpt.
     """
     from pydantic import ValidationError
 
@@ -45,7 +46,7 @@ def read(
     from tilewright.description.overrides import Overridden, apply
 
     adapter: TypeAdapter[M] = _adapter(model) if isinstance(model, type) else model
-    document = parse(text, source)
+    document = parse(text, source) if isinstance(text, str) else text
     changed = Overridden(document.data)
     if overrides:
         changed = apply(document.data, overrides, _schema(adapter), prefix)

@@ -1,17 +1,82 @@
 """Walking a JSON Schema beside the data that it describes: which keys may stand where.
 
 The schemas are those that pydantic writes: `$ref`s into `$defs`, `anyOf` for optional parts, `oneOf` with a
-discriminator for blocks of several kinds.
+discriminator for blocks of several kinds. A block whose kinds are many, or not all known, may be *open*: its
+node holds but a name, and the schema of a kind is asked for when the data says which it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from tilewright.description.errors import InputError
 from tilewright.description.names import nearest
 
 Node = Mapping[str, Any]
+
+DEFINITIONS = "#/$defs/"
+_OPEN = "x-open-block"
+
+
+@dataclass(frozen=True)
+class OpenBlock:
+    """A block whose kinds are looked up one by one."""
+
+    discriminator: str
+    """The key that says of which kind it is."""
+    kinds: Callable[[], Iterable[str]]
+    """All kinds."""
+    schema: Callable[[str], Node]
+    """JSON Schema of a kind, its `$defs` beside it; raises InputError for one that there isn't."""
+
+
+_OFFERED: dict[str, OpenBlock] = {}
+
+
+def offer(name: str, block: OpenBlock) -> None:
+    """Make an open block known by the name that its nodes hold."""
+    _OFFERED[name] = block
+
+
+def open_node(name: str) -> dict[str, Any]:
+    """The node of an open block."""
+    return {"type": "object", _OPEN: name}
+
+
+def closed(root: Node) -> dict[str, Any]:
+    """The JSON Schema with every open block written out, for readers that know nothing of them."""
+    defs: dict[str, Any] = {}
+    done = _closed({key: part for key, part in root.items() if key != "$defs"}, defs)
+    for name, part in root.get("$defs", {}).items():
+        defs[name] = _closed(part, defs)
+    return {**done, "$defs": dict(sorted(defs.items()))}
+
+
+def _closed(part: object, defs: dict[str, Any]) -> Any:  # noqa: ANN401 - as it came
+    if isinstance(part, list):
+        return [_closed(each, defs) for each in part]
+    if not isinstance(part, Mapping):
+        return part
+    if _OPEN not in part:
+        return {key: _closed(each, defs) for key, each in part.items()}
+    name = part[_OPEN]
+    if name not in defs:
+        defs[name] = {}  # a kind may hold the block itself
+        refs = {kind: f"{name}.{kind}" for kind in _OFFERED[name].kinds()}
+        for kind, ref in refs.items():
+            made = dict(_OFFERED[name].schema(kind))
+            inner = made.pop("$defs", {})
+            defs |= {key: _closed(each, defs) for key, each in inner.items()}
+            defs[ref] = _closed(made, defs)
+        mapping = {kind: DEFINITIONS + ref for kind, ref in refs.items()}
+        defs[name] = {
+            "discriminator": {"propertyName": _OFFERED[name].discriminator, "mapping": mapping},
+            "oneOf": [{"$ref": ref} for ref in mapping.values()],
+        }
+    beside = {key: each for key, each in part.items() if key not in (_OPEN, "type")}
+    return {**beside, "$ref": DEFINITIONS + name}
 
 
 class Schema:
@@ -19,6 +84,7 @@ class Schema:
 
     def __init__(self, root: Node) -> None:
         self.root = root
+        self._defs: dict[str, Any] = dict(root.get("$defs", {}))
 
     def child(self, node: Node, data: object, name: str) -> Node | None:
         """Return the schema of the entry `name` of a block; None if the block can't have it.
@@ -49,6 +115,8 @@ class Schema:
         node = self._target(node)
         if "discriminator" in node:
             return str(node["discriminator"]["propertyName"])
+        if _OPEN in node:
+            return _OFFERED[node[_OPEN]].discriminator
         inner = (self.discriminator(option) for option in node.get("anyOf", ()))
         return next((name for name in inner if name), None)
 
@@ -104,8 +172,20 @@ class Schema:
             mapping = node["discriminator"]["mapping"]
             if isinstance(tag, str) and tag in mapping:
                 return [self._follow(mapping[tag])]
+        if _OPEN in node:
+            return [self._of_kind(_OFFERED[node[_OPEN]], data)]
         options = [*node.get("oneOf", ()), *node.get("anyOf", ())]
         return [part for option in options for part in self._kinds(option, data)] or [node]
+
+    def _of_kind(self, block: OpenBlock, data: object) -> Node:
+        """Return the schema of an open block; of one without a kind that there is, just that it has one."""
+        tag = entry(data, block.discriminator)
+        try:
+            found = block.schema(tag) if isinstance(tag, str) else {}
+        except InputError:
+            found = {}
+        self._defs |= found.get("$defs", {})
+        return found or {"properties": {block.discriminator: {"type": "string"}}}
 
     def _target(self, node: Node) -> Node:
         while "$ref" in node:
@@ -113,7 +193,7 @@ class Schema:
         return node
 
     def _follow(self, ref: str) -> Node:
-        found: Node = self.root["$defs"][ref.removeprefix("#/$defs/")]
+        found: Node = self._defs[ref.removeprefix(DEFINITIONS)]
         return found
 
 
