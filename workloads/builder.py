@@ -20,12 +20,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
+from typing import TYPE_CHECKING
 
 from tilewright.workloads import primitives
 from tilewright.workloads.graph import OperatorGraph, Repeat
 from tilewright.workloads.operators import Kind, MatmulShape, Operator, Role, RowsShape, Tensor
 from tilewright.workloads.primitives import Primitives
 from tilewright.workloads.rules import check
+
+if TYPE_CHECKING:
+    from tilewright.workloads.pairs import Pairs
 
 
 class GraphBuilder:
@@ -38,8 +42,13 @@ class GraphBuilder:
         self._operators: list[Operator] = []
         self._repeats: list[Repeat] = []
         self._inputs: list[str] = []
+        self._notes: dict[str, str] = {}
         self._operator_scope = ""
         self._weight_scope = ""
+
+    def note(self, name: str, text: str) -> None:
+        """Put something worth knowing into the graph's metadata, under a name in the operators' scope."""
+        self._notes[self._operator_scope + name] = text
 
     @contextmanager
     def scope(self, name: str, weights: str | None = None) -> Iterator[None]:
@@ -60,7 +69,8 @@ class GraphBuilder:
         body: Callable[[Tensor], Tensor],
         weights: str | None = None,
     ) -> Tensor:
-        """`body` as a block that runs `times` times on its own result, in scope `name`, which holds `{i}`."""
+        """`body` as a block that runs `times` times on its own result, in scope `name`, which holds `{i}`
+        (or is empty, and the scopes inside of it hold the number of the copy; see `operators`)."""
         if times == 0:
             return carry
         start = len(self._operators)
@@ -77,12 +87,20 @@ class GraphBuilder:
         return self._keep(tensor)
 
     def weight(
-        self, name: str, shape: tuple[int, ...], *, shared: bool = False, element: str | None = None
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        *,
+        shared: bool = False,
+        element: str | None = None,
+        side_bits: int = 0,
     ) -> Tensor:
         """A weight, by its name in the weights' scope, or outside of all scopes if `shared`; the same name
-        again is the same tensor. `element`: its element type, if not the graph's."""
+        again is the same tensor. `element`: its element type, if not the graph's; `side_bits`: of its scales.
+        """
         scope = "" if shared else self._weight_scope
-        return self._keep(Tensor(scope + name, shape, "weight", element or self.element))
+        made = Tensor(scope + name, shape, "weight", element or self.element, side_bits=side_bits)
+        return self._keep(made)
 
     def cache(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """A KV cache in memory from earlier on, by its name in the weights' scope."""
@@ -100,18 +118,29 @@ class GraphBuilder:
         transpose_b: bool = False,
         useful_macs: int | None = None,
         views: bool = False,
+        order: str = "",
+        pairs: Pairs | None = None,
+        tile: tuple[int, int, int] | None = None,
+        converted: bool = False,
     ) -> Tensor:
         """A B (+ bias), stored with shape `out`.
 
         `useful_macs`: those of the MACs that the definition asks for, if not all. `views`: A and B are read
-        by rows at addresses, so their tensors may have more elements than are read, or fewer.
+        by rows at addresses, so their tensors may have more elements than are read, or fewer. `order`,
+        `pairs` and `tile`: see `Operator`. `converted`: each element of B is scaled as it comes in.
         """
         inputs = (a, b) if bias is None else (a, b, bias)
         work = () if bias is None else primitives.bias(shape.batch * shape.m * shape.n)
+        if converted:
+            scaled = primitives.totals({"multiply": shape.batch * shape.k * shape.n})
+            work = primitives.add(work, scaled)
         function = "transpose_b" if transpose_b else ""
         made = self._operator(name, "matmul", inputs, out, shape, function, work)
-        if useful_macs is not None or views:
-            self._operators[-1] = replace(self._operators[-1], useful_macs=useful_macs, views=views)
+        if useful_macs is not None or views or order or pairs is not None or tile is not None:
+            last = self._operators[-1]
+            self._operators[-1] = replace(
+                last, useful_macs=useful_macs, views=views, order=order, pairs=pairs, tile=tile
+            )
         return made
 
     def linear(self, name: str, x: Tensor, width: int, *, bias: bool = True) -> Tensor:
@@ -138,13 +167,19 @@ class GraphBuilder:
         self._add(name, "softmax", (x,), (made, lse), shape, "softmax_lse", work)
         return made, lse
 
-    def norm(self, name: str, x: Tensor, function: str = "layernorm", cols: int | None = None) -> Tensor:
-        """Normalisation over the last axis, or over each stretch of `cols` of it, with its weights (a
-        `unit_norm` has none)."""
+    def norm(
+        self,
+        name: str,
+        x: Tensor,
+        function: str = "layernorm",
+        cols: int | None = None,
+        given: tuple[Tensor, ...] = (),
+    ) -> Tensor:
+        """Normalisation over the last axis, or over each stretch of `cols` of it, with its weights (those
+        `given`, or else `name.weight` and a layernorm's `name.bias`; a `unit_norm` has none)."""
         shape = _rows(x.elements, cols or x.shape[-1])
-        weights = [] if function == "unit_norm" else [self.weight(f"{name}.weight", (shape.cols,))]
-        if function == "layernorm":
-            weights.append(self.weight(f"{name}.bias", (shape.cols,)))
+        kinds = {"unit_norm": (), "layernorm": ("weight", "bias")}.get(function, ("weight",))
+        weights = given or tuple(self.weight(f"{name}.{kind}", (shape.cols,)) for kind in kinds)
         work = primitives.NORMS[function](shape.rows, shape.cols)
         return self._operator(name, "norm", (x, *weights), x.shape, shape, function, work)
 
@@ -154,6 +189,14 @@ class GraphBuilder:
         work = primitives.elementwise(function, first.elements, len(operands))
         shape = _rows(first.elements, first.shape[-1])
         return self._operator(name, "elementwise", operands, first.shape, shape, function, work)
+
+    def rounded(self, name: str, x: Tensor, element: str, by: tuple[Tensor, ...] = ()) -> Tensor:
+        """`x` scaled and rounded to integers of type `element`; scale and zero point are given, or read from
+        `by`."""
+        work = primitives.elementwise("round", x.elements)
+        made = Tensor(self._operator_scope + name, x.shape, "activation", element)
+        shape = _rows(x.elements, x.shape[-1])
+        return self._add(name, "elementwise", (x, *by), (made,), shape, "round", work)
 
     def gather(
         self,
@@ -236,10 +279,10 @@ class GraphBuilder:
         function = "argmax_signed" if signed else "argmax"
         return self._add(name, "topk", (x,), (made,), shape, function, work)
 
-    def argsort(self, name: str, x: Tensor, *digits: Tensor) -> Tensor:
-        """The order that sorts each row (the last axis), stably, as indices. The keys may come in several
-        `digits`, compared as one number."""
-        shape = _rows(x.elements, x.shape[-1])
+    def argsort(self, name: str, x: Tensor, *digits: Tensor, length: int | None = None) -> Tensor:
+        """The order that sorts each row (the last axis, or each `length` elements), stably, as indices. The
+        keys may come in several `digits`, compared as one number."""
+        shape = _rows(x.elements, length or x.shape[-1])
         made = Tensor(self._operator_scope + name, x.shape, "index", "int32")
         work = primitives.sort(shape.rows, shape.cols)
         return self._add(name, "sort", (x, *digits), (made,), shape, "argsort", work)
@@ -287,6 +330,23 @@ class GraphBuilder:
         work = primitives.window_sum(x.elements, weight.shape[-1])
         return self._operator(name, "reduce", (x, weight), x.shape, shape, "depthwise", work)
 
+    def drop_unread(self, *outputs: Tensor) -> tuple[str, ...]:
+        """Leave out operators and inputs that nothing reads, given what is put out; the operators' names.
+
+        For imported graphs, which have no repeated blocks.
+        """
+        used, kept, dropped = {each.name for each in outputs}, [], []
+        for op in reversed(self._operators):
+            remembered = any(self._tensors[name].role == "kv_cache" for name in op.outputs)
+            if remembered or used.intersection(op.outputs):
+                used.update(op.inputs)
+                kept.append(op)
+            else:
+                dropped.append(op.name)
+        self._operators = kept[::-1]
+        self._inputs = [name for name in self._inputs if name in used]
+        return tuple(reversed(dropped))
+
     def finish(self, *outputs: Tensor, **metadata: str) -> OperatorGraph:
         """The graph; raises `GraphRuleError` if it breaks a rule of `workloads.rules`."""
         graph = OperatorGraph(
@@ -296,7 +356,7 @@ class GraphBuilder:
             repeats=tuple(self._repeats),
             inputs=tuple(self._inputs),
             outputs=tuple(output.name for output in outputs),
-            metadata=metadata,
+            metadata={**metadata, **self._notes},
         )
         check(graph)
         return graph

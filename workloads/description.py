@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from tilewright.description.documented import Documented
 from tilewright.workloads.compression.choice import CompressionChoice, compress
 from tilewright.workloads.graph import OperatorGraph
 
@@ -24,12 +25,10 @@ MOST_GENERATED = 16384
 """Each generated token is a stretch of the graph of its own, so that their number is bounded."""
 
 
-class Block(BaseModel):
+class Block(Documented):
     """Base of every part of a description: frozen, and no key it does not know."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, validate_default=True)
 
 
 class Workload(Block, ABC):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from tilewright.workloads.operators import Operator, Tensor
+from tilewright.workloads.operators import Operator, Tensor, in_copies, in_copy
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -75,7 +75,7 @@ class OperatorGraph:
         for i, op in enumerate(self.operators):
             for name in op.inputs:
                 if self.tensors[name].role == "weight":
-                    copies[name] = max(copies.get(name, 1), self.times(i) if "{i}" in name else 1)
+                    copies[name] = max(copies.get(name, 1), self.times(i) if in_copies(name) else 1)
         return sum(self.tensors[name].stored * n for name, n in copies.items())
 
     def blocks(self) -> Iterator[tuple[range, Repeat | None]]:
@@ -113,28 +113,24 @@ class OperatorGraph:
         outside: dict[str, str] = {}  # a finished block's carry_out -> the last copy's
 
         def rename(name: str, copy: int, carry: Mapping[str, str]) -> str:
-            new = carry.get(name) or outside.get(name) or name.replace("{i}", str(copy))
+            new = carry.get(name) or outside.get(name) or in_copy(name, copy)
             if new not in tensors:
                 tensors[new] = replace(self.tensors[name], name=new)
             return new
 
         for block, repeat in self.blocks():
             for copy in range(repeat.times if repeat else 1):
-                carry = (
-                    {repeat.carry_in: repeat.carry_out.replace("{i}", str(copy - 1))}
-                    if repeat and copy
-                    else {}
-                )
+                carry = {repeat.carry_in: in_copy(repeat.carry_out, copy - 1)} if repeat and copy else {}
                 for op in self.operators[block.start : block.stop]:
                     operators.append(
                         replace(
                             op,
-                            name=op.name.replace("{i}", str(copy)),
+                            name=in_copy(op.name, copy),
                             inputs=tuple(rename(name, copy, carry) for name in op.inputs),
                             outputs=tuple(rename(name, copy, {}) for name in op.outputs),
                         )
                     )
             if repeat:
-                outside[repeat.carry_out] = repeat.carry_out.replace("{i}", str(repeat.times - 1))
+                outside[repeat.carry_out] = in_copy(repeat.carry_out, repeat.times - 1)
         outputs = tuple(outside.get(name, name) for name in self.outputs)
         return replace(self, operators=tuple(operators), tensors=tensors, repeats=(), outputs=outputs)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.operators import MatmulShape, Tensor
+from tilewright.workloads.pairs import Pairs
 from tilewright.workloads.steps import Step
 
 
@@ -43,6 +44,11 @@ ALL_BIASES = AttentionBias()
 NO_BIAS = AttentionBias(query=False, key=False, value=False, output=False)
 
 
+def causal_pairs(tokens: int, context: int) -> int:
+    """Pairs of the last `tokens` of a context with themselves and earlier ones."""
+    return tokens * (context - tokens) + tokens * (tokens + 1) // 2
+
+
 def attention_core(
     b: GraphBuilder,
     query: Tensor,
@@ -51,17 +57,29 @@ def attention_core(
     heads: Heads,
     function: str = "scale",
     score_bias: Tensor | None = None,
+    order: str = "",
+    *,
+    pairs: Pairs | None = None,
+    seen: int | None = None,
 ) -> Tensor:
-    """softmax(function(Q K^T)) V, dense: masked scores are computed as well.
+    """softmax(function(Q K^T)) V, dense: masked scores are computed as well, but are no useful work.
 
     `query` is [batch, tokens, heads * head_dim]; `key` and `value` are [batch, context, kv_heads * head_dim],
     or caches [batch * kv_heads, context, head_dim]. An empty `function` does nothing; a `score_bias` is added
-    in its place (T5, which does not scale), masks included. Returns [batch, tokens, heads * head_dim].
+    in its place (T5, which does not scale), masks included. `order`: see `Operator`.
+    `pairs`: what says which scores matter, to a unit that can skip the others (by default all that the
+    function does not mask, of the stated model); `seen`: how many pairs of a
+    sequence do, over all heads. Returns [batch, tokens, heads * head_dim].
     """
     batch, tokens, _ = query.shape
     group = heads.heads // heads.kv_heads
     context = key.elements // (batch * heads.kv_width)
     matrices, rows, width = batch * heads.kv_heads, group * tokens, heads.head_dim
+    useful = None
+    if function == "scale_mask":
+        useful = matrices * group * causal_pairs(tokens, context) * width
+    if seen is not None:
+        useful = batch * seen * width
     scores = b.matmul(
         "scores",
         query,
@@ -69,6 +87,9 @@ def attention_core(
         MatmulShape(matrices, rows, width, context),
         (matrices, rows, context),
         transpose_b=True,
+        useful_macs=useful,
+        order=order,
+        pairs=pairs or Pairs(heads, tokens, context, causal=function == "scale_mask"),
     )
     if score_bias is not None:
         scores = b.elementwise("score_bias", "add", scores, score_bias)
@@ -76,7 +97,7 @@ def attention_core(
         scores = b.elementwise(function, function, scores)
     weights = b.softmax("softmax", scores)
     shape = MatmulShape(matrices, rows, context, width)
-    return b.matmul("context", weights, value, shape, (batch, tokens, heads.width))
+    return b.matmul("context", weights, value, shape, (batch, tokens, heads.width), useful_macs=useful)
 
 
 def encoder_attention(

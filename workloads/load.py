@@ -14,8 +14,9 @@ from typing import Any
 from tilewright.description.errors import InputError
 from tilewright.description.names import unknown_message
 from tilewright.description.reading import read, read_text
-from tilewright.description.yaml_text import dump
-from tilewright.workloads.catalogue import WORKLOAD
+from tilewright.description.schema import closed
+from tilewright.description.yaml_text import dump, parse
+from tilewright.workloads.catalogue import FAMILIES, any_workload, family_model
 from tilewright.workloads.compression.quality import as_metadata, published
 from tilewright.workloads.description import Model, Workload
 from tilewright.workloads.graph import OperatorGraph
@@ -46,7 +47,7 @@ def _published(described: Workload) -> Mapping[str, str]:
     how = {"batch": described.batch, "compression": described.compression}
     if hasattr(described, "seq"):
         how["seq"] = described.seq
-    preset: Workload = read(WORKLOAD, preset_text(name), name, (), "workload")
+    preset: Workload = _read(preset_text(name), name)
     return as_metadata(rows) if preset.model_copy(update=how) == described else {}
 
 
@@ -59,7 +60,7 @@ def describe_workload(name_or_path: str | Path, overrides: Sequence[str] = ()) -
     name = str(name_or_path)
     _refuse_other_family(overrides)
     if isinstance(name_or_path, str) and name in preset_names():
-        return read(WORKLOAD, preset_text(name), name, overrides, "workload")
+        return _read(preset_text(name), name, overrides)
     path = Path(name)
     if name and (path / "config.json").is_file():
         path /= "config.json"
@@ -76,7 +77,7 @@ def describe_workload(name_or_path: str | Path, overrides: Sequence[str] = ()) -
 
         return _read_converted(read_onnx(path), name, overrides)
     if path.suffix in _YAML_SUFFIXES or len(path.parts) > 1 or path.is_file():
-        return read(WORKLOAD, read_text(path), name, overrides, "workload")
+        return _read(read_text(path), name, overrides)
     raise InputError(f"{unknown_message('workload', name, preset_names())}; it is no file either")
 
 
@@ -113,7 +114,7 @@ def preset_text(name: str) -> str:
 def workload_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of a workload's YAML file, for editors."""
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "tilewright workload"}
-    return {**head, **WORKLOAD.json_schema()}
+    return {**head, **closed(any_workload().json_schema())}
 
 
 def to_yaml(model: Workload) -> str:
@@ -131,10 +132,23 @@ def _presets() -> dict[str, Traversable]:
     }
 
 
+def _read(text: str, source: str, overrides: Sequence[str] = ()) -> Workload:
+    """A description by the model of its family; what is wrong with it is said with all families in view."""
+    document = parse(text, source)
+    data = document.data
+    family = data.get("family") if isinstance(data, Mapping) else None
+    if isinstance(family, str) and family in FAMILIES:
+        try:
+            return read(family_model(family), document, source, overrides, "workload")
+        except InputError:
+            pass  # the messages of all families together also know which other family has a key
+    return read(any_workload(), document, source, overrides, "workload")
+
+
 def _read_converted(data: dict[str, Any], source: str, overrides: Sequence[str]) -> Workload:
     """A description that was not written as YAML: its own mistakes have no lines and columns."""
     try:
-        return read(WORKLOAD, json.dumps(data), source, overrides, "workload")
+        return _read(json.dumps(data), source, overrides)
     except InputError as error:
         plain = (
             replace(problem, line=0, column=0, excerpt="") if problem.source == source else problem

@@ -32,6 +32,26 @@ def softmax(rows: int, cols: int) -> Primitives:
     )
 
 
+def online_softmax(rows: int, cols: int, tiles: int, width: int) -> Primitives:
+    """The softmax of rows that come in `tiles` pieces each, and what it does to the sums [rows, width] that
+    its weights make with the values (Milakov and Gimelshein, arXiv:1805.02867; FlashAttention).
+
+    Per score 1 compare, 1 add (subtract the maximum), 1 exp, 1 add (sum). Per row and piece the new maximum
+    (1 compare), exp(old - new) (1 add, 1 exp) and the sum (1 multiply, 1 add); per element of the sums and
+    piece 1 multiply and 1 add; at the end 1 divide a row and 1 multiply an element.
+    """
+    scores, steps, sums = rows * cols, rows * tiles, rows * width
+    return totals(
+        {
+            "compare": scores + steps,
+            "add": 2 * scores + 2 * steps + sums * tiles,
+            "exp": scores + steps,
+            "multiply": steps + sums * tiles + sums,
+            "divide": rows,
+        }
+    )
+
+
 def softmax_lse(rows: int, cols: int) -> Primitives:
     """A softmax that also puts out max + log(sum) of each row: 1 logarithm and 1 add per row more.
 
@@ -107,6 +127,7 @@ ELEMENTWISE: Mapping[str, Mapping[Primitive, int]] = MappingProxyType(
         "compare": {"compare": 1},
         "extreme": {"compare": 1},  # max(x, y), min(x, y)
         "clip": {"compare": 2},
+        "round": {"multiply": 1, "add": 1, "compare": 2},  # clip(floor(x / scale + 1/2))
         "where": {"compare": 1},  # x or y, by a third operand
         "negate": {"add": 1},  # also |x|
         "reciprocal": {"divide": 1},

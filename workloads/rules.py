@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from tilewright.workloads.graph import OperatorGraph, Repeat
-from tilewright.workloads.operators import MatmulShape, Operator, RowsShape, Tensor
+from tilewright.workloads.operators import MatmulShape, Operator, RowsShape, Tensor, in_copies
 
 
 class GraphRuleError(AssertionError):
@@ -61,7 +61,7 @@ def _check_repeats(graph: OperatorGraph) -> None:
         _require(any(repeat.carry_in in op.inputs for op in body), subject, "the block reads its carry_in")
         _require(any(repeat.carry_out in op.outputs for op in body), subject, "the block makes its carry_out")
         for op in body:
-            copied = all("{i}" in name for name in (op.name, *op.outputs))
+            copied = all(in_copies(name) for name in (op.name, *op.outputs))
             _require(copied, op.name, "names made in a repeated block hold {i}")
 
 
@@ -77,7 +77,7 @@ def _check_order(graph: OperatorGraph) -> None:
             _require(op.name not in names, op.name, "operator names are unique")
             names.add(op.name)
             if repeat is None:
-                _require("{i}" not in op.name, op.name, "{i} stands in repeated blocks only")
+                _require(not in_copies(op.name), op.name, "{i} stands in repeated blocks only")
             for name in op.inputs:
                 known = (
                     name in inside or name in visible or graph.tensors[name].role in ("weight", "kv_cache")

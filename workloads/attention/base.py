@@ -11,11 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
+from tilewright.description.documented import Documented
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.layers import AttentionBias, Heads
 from tilewright.workloads.operators import Tensor
+from tilewright.workloads.registry import Registry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,12 +44,15 @@ Taxonomy = Literal[
 what came after it."""
 
 
-class Parameters(BaseModel):
+class Parameters(Documented):
     """Base of every mechanism's description; each subclass adds `kind` and its own sizes."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, validate_default=True)
+
+    def of_layer(self, number: int) -> Parameters:  # noqa: ARG002 - for those that override it
+        """The same as the layer of that number in its stack has them; a mechanism overrides this where layers
+        differ. Equal ones are lowered once."""
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,13 @@ class Site:
     """Whether this is one new token against a cache."""
     rope: Tensor | None = None
     """Table of rotary angles, if the model has them."""
+    qk_norm: bool = False
+    """Whether queries and keys are normalised head by head (Qwen3)."""
+    position_bias: Tensor | None = None
+    """Table [buckets, heads] of biases by relative position, which are added to the scores; these are then
+    not scaled (T5)."""
+    field: str = "attention"
+    """The description's field that chose the mechanism, for messages."""
 
 
 @dataclass(frozen=True)
@@ -91,20 +103,14 @@ class Mechanism:
     """Whether it can be causal."""
     decode: bool = False
     """Whether it can take one token against a cache."""
+    position_bias: bool = False
+    """Whether it can add a bias by relative position to each score."""
+    own_projections: bool = False
+    """Whether queries and keys don't come from `sublayer.project`, so that there is no place to normalise
+    them."""
 
 
-_REGISTERED: dict[str, Mechanism] = {}
+MECHANISMS: Registry[Mechanism] = Registry("attention", "tilewright.workloads.attention")
 
-
-def register(mechanism: Mechanism) -> Mechanism:
-    """Make a mechanism known by its kind; a kind can be taken once."""
-    known = _REGISTERED.get(mechanism.kind)
-    if known is not None and known is not mechanism:
-        raise ValueError(f"attention kind {mechanism.kind!r} is taken by {known.title}")
-    _REGISTERED[mechanism.kind] = mechanism
-    return mechanism
-
-
-def registered() -> dict[str, Mechanism]:
-    """The mechanisms registered so far, by kind."""
-    return dict(_REGISTERED)
+register = MECHANISMS.register
+"""Makes a mechanism known by its kind, which can be taken once, and returns it."""

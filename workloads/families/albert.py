@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
-from tilewright.workloads.attention.choice import AttentionChoice, encoder_attend
+from tilewright.description.errors import InputError
+from tilewright.workloads.attention.base import Parameters
+from tilewright.workloads.attention.choice import AttentionChoice, layer_choices, runs
+from tilewright.workloads.attention.stack import encoder_attend
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.description import Activation, Layers, Model, Size, divisor_of, within_positions
 from tilewright.workloads.families.bert import embeddings, pooler
@@ -48,11 +52,23 @@ class Albert(Model):
         for group in range(self.groups):
             name = "layers.{i}" if self.groups == 1 else f"group{group}.layers.{{i}}"
             turns = self.layers // self.groups
-            x = b.repeat(turns, name, x, lambda y: self._turn(b, y), weights=f"group{group}")
+            turn = partial(self._turn, b, self._choice_of_group(group))
+            x = b.repeat(turns, name, x, turn, weights=f"group{group}")
         return b.finish(x, pooler(b, x), family=self.family)
 
-    def _turn(self, b: GraphBuilder, x: Tensor) -> Tensor:
-        attend = encoder_attend(self.attention)
+    def _choice_of_group(self, group: int) -> Parameters | None:
+        """The attention of a group's layers. Raises `InputError` if they are to differ."""
+        cycle, turns = layer_choices(self.attention, self.layers), self.layers // self.groups
+        mine = runs([cycle[layer % len(cycle)] for layer in range(group * turns, (group + 1) * turns)])
+        if len(mine) > 1:
+            raise InputError(
+                "attention.layers: layers that share their weights share their attention; albert's change "
+                f"group by group, {turns} layers at a time"
+            )
+        return mine[0][0]
+
+    def _turn(self, b: GraphBuilder, choice: Parameters | None, x: Tensor) -> Tensor:
+        attend = encoder_attend(choice)
         heads = Heads(self.heads, self.heads, self.d // self.heads)
         for inner in range(self.inner_layers):
             with b.scope("" if self.inner_layers == 1 else f"inner{inner}"):

@@ -6,12 +6,13 @@ arXiv:1810.04805.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import NonNegativeInt
 
-from tilewright.workloads.attention.choice import AttentionChoice, encoder_attend
+from tilewright.workloads.attention.base import Parameters
+from tilewright.workloads.attention.choice import AttentionChoice
+from tilewright.workloads.attention.stack import encoder_attend, stack
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.description import Activation, Layers, Model, Size, divisor_of, within_positions
 from tilewright.workloads.graph import OperatorGraph
@@ -53,14 +54,12 @@ class Bert(Model):
         x = embeddings(b, self.batch, self.seq, width, self.vocab, self.positions, self.segments)
         if width != self.d:
             x = b.linear("embeddings_project", x, self.d)
-        attend = encoder_attend(self.attention)
         heads = Heads(self.heads, self.heads, self.d // self.heads)
-        x = b.repeat(
-            self.layers,
-            "layers.{i}",
-            x,
-            partial(encoder_layer, b, heads=heads, width=self.ffn, act=self.act, attend=attend),
-        )
+
+        def layer(y: Tensor, choice: Parameters | None) -> Tensor:
+            return encoder_layer(b, y, heads, self.ffn, self.act, encoder_attend(choice))
+
+        x = stack(b, x, self.layers, self.attention, layer)
         return b.finish(*((x, pooler(b, x)) if self.pooler else (x,)), family=self.family)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Literal
 
-from tilewright.workloads.attention.choice import AttentionChoice, encoder_attend
+from tilewright.workloads.attention.base import Parameters
+from tilewright.workloads.attention.choice import AttentionChoice
+from tilewright.workloads.attention.stack import encoder_attend, stack
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.description import Activation, Layers, Model, Size, divisor_of, within_positions
 from tilewright.workloads.families.bert import embeddings
 from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.layers import Heads, encoder_layer
+from tilewright.workloads.operators import Tensor
 
 
 class DistilBert(Model):
@@ -36,12 +38,10 @@ class DistilBert(Model):
         """Embeddings and `layers` equal layers."""
         b = GraphBuilder(self.title, self.element)
         x = embeddings(b, self.batch, self.seq, self.d, self.vocab, self.positions, segments=0)
-        attend = encoder_attend(self.attention)
         heads = Heads(self.heads, self.heads, self.d // self.heads)
-        x = b.repeat(
-            self.layers,
-            "layers.{i}",
-            x,
-            partial(encoder_layer, b, heads=heads, width=self.ffn, act=self.act, attend=attend),
-        )
+
+        def layer(y: Tensor, choice: Parameters | None) -> Tensor:
+            return encoder_layer(b, y, heads, self.ffn, self.act, encoder_attend(choice))
+
+        x = stack(b, x, self.layers, self.attention, layer)
         return b.finish(x, family=self.family)

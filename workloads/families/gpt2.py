@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from tilewright.workloads.attention.choice import AttentionChoice, decoder_attend
+from tilewright.workloads.attention.base import Parameters
+from tilewright.workloads.attention.choice import AttentionChoice, lower_attention
+from tilewright.workloads.attention.stack import causal_site, stack
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.description import (
     Activation,
@@ -69,14 +71,15 @@ class Gpt2(DecoderRun):
         with b.scope("embeddings"):
             word, table = embed(b, tokens, self.vocab, self.d)
             x = b.elementwise("sum", "add", word, learned_positions(b, self.positions, step.tokens, self.d))
-        x = b.repeat(self.layers, "layers.{i}", x, lambda y: self._layer(b, y, step))
+        x = stack(b, x, self.layers, self.attention, lambda y, choice: self._layer(b, y, step, choice))
         return language_head(b, b.norm("norm", x), step, self.vocab, table if self.tied else None)
 
-    def _layer(self, b: GraphBuilder, x: Tensor, step: Step) -> Tensor:
+    def _layer(self, b: GraphBuilder, x: Tensor, step: Step, choice: Parameters | None) -> Tensor:
         heads = Heads(self.heads, self.heads, self.d // self.heads)
         normed = b.norm("attention_norm", x)
-        attended = decoder_attend(self.attention, b, normed, heads, step, ALL_BIASES) or decoder_attention(
-            b, normed, heads, step
-        )
+        if choice is None:
+            attended = decoder_attention(b, normed, heads, step)
+        else:
+            attended = lower_attention(b, normed, causal_site(heads, ALL_BIASES, step), choice)
         x = residual(b, "attention", x, attended)
         return residual(b, "ffn", x, feed_forward(b, b.norm("ffn_norm", x), self.ffn, self.act))

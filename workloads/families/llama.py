@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import ValidationInfo, field_validator
 
-from tilewright.workloads.attention.choice import AttentionChoice, decoder_attend
+from tilewright.workloads.attention.base import Parameters
+from tilewright.workloads.attention.choice import AttentionChoice, lower_attention
+from tilewright.workloads.attention.stack import causal_site, stack
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.description import Activation, DecoderRun, Layers, Size, divisor_of
 from tilewright.workloads.graph import OperatorGraph
@@ -89,17 +91,25 @@ class CausalModel(DecoderRun):
         with b.scope("embeddings"):
             x, table = embed(b, tokens, self.vocab, self.d)
         angles = b.input(f"{step.scope}.angles".lstrip("."), (step.tokens, self.head_width))
-        x = b.repeat(self.layers, "layers.{i}", x, lambda y: self._layer(b, y, step, angles))
+        x = stack(
+            b, x, self.layers, self.attention, lambda y, choice: self._layer(b, y, step, angles, choice)
+        )
         x = b.norm("norm", x, "rmsnorm")
         return language_head(b, x, step, self.vocab, table if self.tied else None)
 
-    def _layer(self, b: GraphBuilder, x: Tensor, step: Step, angles: Tensor) -> Tensor:
+    def _layer(
+        self, b: GraphBuilder, x: Tensor, step: Step, angles: Tensor, choice: Parameters | None
+    ) -> Tensor:
         normed = b.norm("attention_norm", x, "rmsnorm")
         heads = Heads(self.heads, self.kv_heads or self.heads, self.head_width)
         bias = AttentionBias(self.qkv_bias, self.qkv_bias, self.qkv_bias, self.output_bias)
-        attended = decoder_attend(self.attention, b, normed, heads, step, bias, angles) or decoder_attention(
-            b, normed, heads, step, bias, rope=angles, qk_norm=self.qk_norm, window=self.window
-        )
+        if choice is None:
+            attended = decoder_attention(
+                b, normed, heads, step, bias, rope=angles, qk_norm=self.qk_norm, window=self.window
+            )
+        else:
+            site = causal_site(heads, bias, step, rope=angles, qk_norm=self.qk_norm)
+            attended = lower_attention(b, normed, site, choice)
         x = residual(b, "attention", x, attended)
         return residual(b, "ffn", x, self.feed_forward(b, b.norm("ffn_norm", x, "rmsnorm")))
 

@@ -5,15 +5,21 @@ Sun et al., "MobileBERT: a Compact Task-Agnostic BERT for Resource-Limited Devic
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import NonNegativeInt
 
+from tilewright.description.errors import InputError
+from tilewright.workloads.attention.base import Parameters
+from tilewright.workloads.attention.choice import AttentionChoice
+from tilewright.workloads.attention.stack import encoder_attend, stack
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.description import Activation, Layers, Model, Size, divisor_of, within_positions
 from tilewright.workloads.families.bert import pooler
 from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.layers import (
+    ALL_BIASES,
     Heads,
     attention_core,
     embed,
@@ -55,11 +61,19 @@ class MobileBert(Model):
     """Whether a dense layer with tanh stands on the first token."""
     seq: Annotated[Size, within_positions("positions")] = 128
     """Tokens of each sequence."""
+    attention: AttentionChoice | None = None
+    """Attention mechanism of every layer; by default dense. Needs `narrow_values`: a mechanism makes queries,
+    keys and values of one input."""
 
     def lower(self) -> OperatorGraph:
         """Embeddings, `layers` equal layers, pooler."""
         b = GraphBuilder(self.title, self.element)
-        x = b.repeat(self.layers, "layers.{i}", self._embeddings(b), lambda y: self._layer(b, y))
+        if self.attention is not None and not self.narrow_values:
+            raise InputError(
+                "attention: this model makes its values of another input than queries and keys, which no "
+                "mechanism does; set `narrow_values` (MobileBERT-tiny), or leave `attention` out"
+            )
+        x = stack(b, self._embeddings(b), self.layers, self.attention, partial(self._layer, b))
         return b.finish(*((x, pooler(b, x)) if self.pooler else (x,)), family=self.family)
 
     def _embeddings(self, b: GraphBuilder) -> Tensor:
@@ -76,10 +90,14 @@ class MobileBert(Model):
                 terms.append(b.gather("segment", "lookup", (table, kinds), (self.batch, self.seq, self.d)))
             return self._norm(b, "norm", b.elementwise("sum", "add", *terms))
 
-    def _layer(self, b: GraphBuilder, x: Tensor) -> Tensor:
+    def _layer(self, b: GraphBuilder, x: Tensor, choice: Parameters | None) -> Tensor:
         narrow = self._bottleneck(b, "bottleneck", x)
         shared = narrow if self.narrow_values else self._bottleneck(b, "attention_bottleneck", x)
-        attended = self._attention(b, shared, narrow if self.narrow_values else x)
+        heads = Heads(self.heads, self.heads, self.bottleneck // self.heads)
+        if choice is None:
+            attended = self._attention(b, shared, narrow if self.narrow_values else x, heads)
+        else:
+            attended = encoder_attend(choice)(b, narrow, heads, ALL_BIASES)
         y = self._norm(b, "attention_norm", residual(b, "attention", narrow, attended))
         for number in range(self.networks):
             with b.scope(f"stack{number}"):
@@ -89,8 +107,7 @@ class MobileBert(Model):
     def _bottleneck(self, b: GraphBuilder, name: str, x: Tensor) -> Tensor:
         return self._norm(b, f"{name}_norm", b.linear(name, x, self.bottleneck))
 
-    def _attention(self, b: GraphBuilder, shared: Tensor, values: Tensor) -> Tensor:
-        heads = Heads(self.heads, self.heads, self.bottleneck // self.heads)
+    def _attention(self, b: GraphBuilder, shared: Tensor, values: Tensor, heads: Heads) -> Tensor:
         with b.scope("attention"):
             query = b.linear("query", shared, heads.width)
             key = b.linear("key", shared, heads.width)

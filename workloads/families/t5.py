@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal
 
+from tilewright.workloads.attention.base import Parameters
+from tilewright.workloads.attention.choice import AttentionChoice, layer_choices, lower_attention
+from tilewright.workloads.attention.stack import causal_site, encoder_attend, stack
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.description import Activation, Layers, Size
 from tilewright.workloads.families.encoder_decoder import EncoderDecoder
@@ -19,7 +24,22 @@ from tilewright.workloads.layers import (
     residual,
 )
 from tilewright.workloads.operators import Tensor
+from tilewright.workloads.registry import kind_of
 from tilewright.workloads.steps import Step, language_head
+
+
+@dataclass(frozen=True, slots=True)
+class _Biases:
+    """Biases of the scores by relative position."""
+
+    table: Tensor
+    """[buckets, heads]."""
+    scores: Tensor | None
+    """[heads, tokens, context], for dense attention."""
+
+
+def _is_dense(choice: Parameters | None) -> bool:
+    return choice is None or kind_of(choice) == "dense"
 
 
 class T5(EncoderDecoder):
@@ -51,6 +71,12 @@ class T5(EncoderDecoder):
     """Tokens of each sequence in the decoder: of its prompt, or in its cache. By default as many as the
     encoder's, and where tokens are generated the start token alone."""
 
+    attention: AttentionChoice | None = None
+    """Attention mechanism of every layer of the encoder; by default dense."""
+    decoder_attention: AttentionChoice | None = None
+    """That of the decoder's layers to what they have written; by default dense. Attention to the encoder is
+    dense."""
+
     @property
     def target_tokens(self) -> int:
         """Tokens of each sequence in the decoder, the default worked out."""
@@ -60,46 +86,72 @@ class T5(EncoderDecoder):
         """Embeddings, layers, norm."""
         x, _ = embed(b, b.input("tokens", (self.batch, self.seq), "index"), self.vocab, self.d)
         with b.scope("encoder"):
-            bias = self._position_bias(b, self.seq, self.seq)
-            x = b.repeat(self.layers, "layers.{i}", x, lambda y: self._encoder_layer(b, y, bias))
-            return b.norm("norm", x, "rmsnorm")
+            biases = self._position_biases(b, self.seq, self.seq, layer_choices(self.attention, self.layers))
+
+            def layer(y: Tensor, choice: Parameters | None) -> Tensor:
+                return self._encoder_layer(b, y, biases, choice)
+
+            return b.norm("norm", stack(b, x, self.layers, self.attention, layer), "rmsnorm")
 
     def decode(self, b: GraphBuilder, tokens: Tensor, memory: Tensor | None, step: Step) -> Tensor:
         """Embeddings, layers, norm, head."""
         table = b.weight("word.weight", (self.vocab, self.d))  # the encoder's as well
         with b.scope("decoder"):
             x = b.gather("word", "lookup", (table, tokens), (*tokens.shape, self.d))
-            bias = self._position_bias(b, step.tokens, step.context)
-            x = b.repeat(
-                self.decoder_layers or self.layers,
-                "layers.{i}",
-                x,
-                lambda y: self._decoder_layer(b, y, memory, step, bias),
-            )
+            layers = self.decoder_layers or self.layers
+            choices = layer_choices(self.decoder_attention, layers, "decoder_attention")
+            biases = self._position_biases(b, step.tokens, step.context, choices)
+
+            def layer(y: Tensor, choice: Parameters | None) -> Tensor:
+                return self._decoder_layer(b, y, memory, step, biases, choice)
+
+            x = stack(b, x, layers, self.decoder_attention, layer, "decoder_attention")
             x = b.norm("norm", x, "rmsnorm")
             if self.tied:
                 x = b.elementwise("head_scale", "scale", x)
             return language_head(b, x, step, self.vocab, table if self.tied else None)
 
-    def _position_bias(self, b: GraphBuilder, tokens: int, context: int) -> Tensor:
-        """Biases [heads, tokens, context] by distance, causal mask included; all layers share them."""
+    def _position_biases(
+        self, b: GraphBuilder, tokens: int, context: int, choices: Iterable[Parameters | None]
+    ) -> _Biases:
+        """Biases by distance, causal mask included; all layers share them."""
         table = b.weight("position_bias.weight", (self.buckets, self.heads))
-        return b.gather("position_bias", "lookup", (table,), (self.heads, tokens, context))
+        if not any(_is_dense(choice) for choice in choices):
+            return _Biases(table, None)
+        shape = (self.heads, tokens, context)
+        return _Biases(table, b.gather("position_bias", "lookup", (table,), shape))
 
     @property
     def _heads(self) -> Heads:
         return Heads(self.heads, self.heads, self.head_dim)
 
-    def _encoder_layer(self, b: GraphBuilder, x: Tensor, bias: Tensor) -> Tensor:
-        normed = b.norm("attention_norm", x, "rmsnorm")
-        x = residual(b, "attention", x, encoder_attention(b, normed, self._heads, NO_BIAS, bias))
-        return self._feed_forward(b, x)
-
-    def _decoder_layer(
-        self, b: GraphBuilder, x: Tensor, memory: Tensor | None, step: Step, bias: Tensor
+    def _encoder_layer(
+        self, b: GraphBuilder, x: Tensor, biases: _Biases, choice: Parameters | None
     ) -> Tensor:
         normed = b.norm("attention_norm", x, "rmsnorm")
-        attended = decoder_attention(b, normed, self._heads, step, NO_BIAS, score_bias=bias)
+        if _is_dense(choice):
+            attended = encoder_attention(b, normed, self._heads, NO_BIAS, biases.scores)
+        else:
+            attended = encoder_attend(choice, biases.table)(b, normed, self._heads, NO_BIAS)
+        return self._feed_forward(b, residual(b, "attention", x, attended))
+
+    def _decoder_layer(
+        self,
+        b: GraphBuilder,
+        x: Tensor,
+        memory: Tensor | None,
+        step: Step,
+        biases: _Biases,
+        choice: Parameters | None,
+    ) -> Tensor:
+        normed = b.norm("attention_norm", x, "rmsnorm")
+        if choice is None or _is_dense(choice):
+            attended = decoder_attention(b, normed, self._heads, step, NO_BIAS, score_bias=biases.scores)
+        else:
+            site = causal_site(
+                self._heads, NO_BIAS, step, position_bias=biases.table, field="decoder_attention"
+            )
+            attended = lower_attention(b, normed, site, choice)
         x = residual(b, "attention", x, attended)
         normed = b.norm("cross_attention_norm", x, "rmsnorm")
         attended = cross_attention(b, normed, memory, self.seq, self._heads, NO_BIAS, function="")

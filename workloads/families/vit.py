@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from tilewright.workloads.attention.choice import AttentionChoice, encoder_attend
+from tilewright.workloads.attention.base import Parameters
+from tilewright.workloads.attention.choice import AttentionChoice
+from tilewright.workloads.attention.stack import encoder_attend, stack
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.description import Activation, Layers, Model, Size, divisor_of
 from tilewright.workloads.graph import OperatorGraph
@@ -50,15 +52,13 @@ class Vit(Model):
         """Patch embedding, `layers` equal layers, norm, classifier."""
         b = GraphBuilder(self.title, self.element)
         x = self._embeddings(b)
-        attend = encoder_attend(self.attention)
         heads = Heads(self.heads, self.heads, self.d // self.heads)
         bias = ALL_BIASES if self.qkv_bias else AttentionBias(query=False, key=False, value=False)
-        x = b.repeat(
-            self.layers,
-            "layers.{i}",
-            x,
-            lambda y: prenorm_encoder_layer(b, y, heads, self.ffn, self.act, bias, attend),
-        )
+
+        def layer(y: Tensor, choice: Parameters | None) -> Tensor:
+            return prenorm_encoder_layer(b, y, heads, self.ffn, self.act, bias, encoder_attend(choice))
+
+        x = stack(b, x, self.layers, self.attention, layer)
         return b.finish(self._classify(b, b.norm("norm", x)), family=self.family)
 
     def _embeddings(self, b: GraphBuilder) -> Tensor:

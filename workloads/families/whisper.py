@@ -10,6 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import ValidationInfo, field_validator
 
+from tilewright.workloads.attention.base import Parameters
+from tilewright.workloads.attention.choice import AttentionChoice, lower_attention
+from tilewright.workloads.attention.stack import causal_site, encoder_attend, stack
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.description import (
     Activation,
@@ -70,6 +73,12 @@ class Whisper(EncoderDecoder):
     """Tokens of each sequence in the decoder: of its prompt, or in its cache. By default all its positions,
     and where tokens are generated the 4 of Whisper's prompt (start, language, task, no timestamps)."""
 
+    attention: AttentionChoice | None = None
+    """Attention mechanism of every layer of the encoder; by default dense."""
+    decoder_attention: AttentionChoice | None = None
+    """That of the decoder's layers to what they have written; by default dense. Attention to the encoder is
+    dense."""
+
     @field_validator("target_seq")
     @classmethod
     def _targets_have_positions(cls, target_seq: int | None, info: ValidationInfo) -> int | None:
@@ -91,13 +100,12 @@ class Whisper(EncoderDecoder):
             x = self._convolution(b, "conv1", frames, 2 * self.seq)
             x = self._convolution(b, "conv2", x, self.seq)
             x = b.elementwise("sum", "add", x, learned_positions(b, self.positions, self.seq, self.d))
-            x = b.repeat(
-                self.layers,
-                "layers.{i}",
-                x,
-                lambda y: prenorm_encoder_layer(b, y, heads, self.ffn, self.act, KEYS_WITHOUT_BIAS),
-            )
-            return b.norm("norm", x)
+
+            def layer(y: Tensor, choice: Parameters | None) -> Tensor:
+                attend = encoder_attend(choice)
+                return prenorm_encoder_layer(b, y, heads, self.ffn, self.act, KEYS_WITHOUT_BIAS, attend)
+
+            return b.norm("norm", stack(b, x, self.layers, self.attention, layer))
 
     def _convolution(self, b: GraphBuilder, name: str, x: Tensor, frames: int) -> Tensor:
         with b.scope(name):
@@ -111,15 +119,24 @@ class Whisper(EncoderDecoder):
             word, table = embed(b, tokens, self.vocab, self.d)
             positions = learned_positions(b, self.target_positions, step.tokens, self.d)
             x = b.elementwise("sum", "add", word, positions)
-            x = b.repeat(
-                self.decoder_layers, "layers.{i}", x, lambda y: self._decoder_layer(b, y, memory, step)
-            )
+
+            def layer(y: Tensor, choice: Parameters | None) -> Tensor:
+                return self._decoder_layer(b, y, memory, step, choice)
+
+            x = stack(b, x, self.decoder_layers, self.decoder_attention, layer, "decoder_attention")
             return language_head(b, b.norm("norm", x), step, self.vocab, table if self.tied else None)
 
-    def _decoder_layer(self, b: GraphBuilder, x: Tensor, memory: Tensor | None, step: Step) -> Tensor:
+    def _decoder_layer(
+        self, b: GraphBuilder, x: Tensor, memory: Tensor | None, step: Step, choice: Parameters | None
+    ) -> Tensor:
         heads = Heads(self.decoder_heads, self.decoder_heads, self.d // self.decoder_heads)
         normed = b.norm("attention_norm", x)
-        x = residual(b, "attention", x, decoder_attention(b, normed, heads, step, KEYS_WITHOUT_BIAS))
+        if choice is None:
+            attended = decoder_attention(b, normed, heads, step, KEYS_WITHOUT_BIAS)
+        else:
+            site = causal_site(heads, KEYS_WITHOUT_BIAS, step, field="decoder_attention")
+            attended = lower_attention(b, normed, site, choice)
+        x = residual(b, "attention", x, attended)
         normed = b.norm("cross_attention_norm", x)
         attended = cross_attention(b, normed, memory, self.seq, heads, KEYS_WITHOUT_BIAS)
         x = residual(b, "cross_attention", x, attended)
