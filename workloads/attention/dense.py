@@ -16,16 +16,25 @@ import numpy as np
 
 from tilewright.workloads.attention.base import Mechanism, Parameters, Site, Values, register
 from tilewright.workloads.attention.core import attend, cached
-from tilewright.workloads.attention.sublayer import output, project
+from tilewright.workloads.attention.scores import Scores
+from tilewright.workloads.attention.sublayer import output, project, score_bias
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.layers import attention_core
 from tilewright.workloads.operators import Tensor
+from tilewright.workloads.pairs import Pairs
 
 
 class Dense(Parameters):
     """Dense attention."""
 
     kind: Literal["dense"] = "dense"
+    scores: Scores | None = None
+    """Where queries and keys come from, for a machine that predicts which scores matter; by default the
+    stated model draws them. Means nothing to other machines."""
+
+    def of_layer(self, number: int) -> Dense:
+        """The same with the queries and keys of that layer."""
+        return self if self.scores is None else Dense(scores=self.scores.of_layer(number))
 
 
 def reference(query: Values, key: Values, value: Values, *, causal: bool) -> Values:
@@ -35,13 +44,17 @@ def reference(query: Values, key: Values, value: Values, *, causal: bool) -> Val
     return attend(query, key.repeat(share, axis=0), value.repeat(share, axis=0), mask)
 
 
-def lower(b: GraphBuilder, x: Tensor, site: Site, _: Dense) -> Tensor:
+def lower(b: GraphBuilder, x: Tensor, site: Site, p: Dense) -> Tensor:
     """Projections, scores, softmax, context; a causal model keeps its keys and values."""
     query, key, value = project(b, x, site)
     if site.causal or site.decode:
         key, value = cached(b, key, value, site)
     function = "scale_mask" if site.causal and not site.decode else "scale"
-    return output(b, attention_core(b, query, key, value, site.heads, function), x, site)
+    bias = score_bias(b, site, x.shape[1], site.context)
+    causal = site.causal and not site.decode
+    pairs = Pairs(site.heads, x.shape[1], site.context, causal=causal, scores=p.scores)
+    context = attention_core(b, query, key, value, site.heads, function, bias, pairs=pairs)
+    return output(b, context, x, site)
 
 
 MECHANISM = register(
@@ -55,5 +68,6 @@ MECHANISM = register(
         parameters=Dense,
         lower=lower,
         decode=True,
+        position_bias=True,
     )
 )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tilewright.workloads.attention.base import Site, Values
 from tilewright.workloads.builder import GraphBuilder
+from tilewright.workloads.layers import causal_pairs
 from tilewright.workloads.operators import MatmulShape, Tensor
 
 Slots = NDArray[np.intp]
@@ -56,10 +57,13 @@ def prompt_attention(
     heads, (batch, tokens, _) = site.heads, query.shape
     matrices, rows = batch * heads.kv_heads, heads.heads // heads.kv_heads * tokens
     shape = MatmulShape(matrices, rows, heads.head_dim, tokens)
-    scores = b.matmul("scores", query, key, shape, (matrices, rows, tokens), transpose_b=True)
+    useful = batch * heads.heads * causal_pairs(tokens, tokens) * heads.head_dim
+    out = (matrices, rows, tokens)
+    scores = b.matmul("scores", query, key, shape, out, transpose_b=True, useful_macs=useful)
     weights = b.softmax("softmax", b.elementwise("scale_mask", "scale_mask", scores))
     shape = MatmulShape(matrices, rows, tokens, heads.head_dim)
-    return b.matmul("context", weights, value, shape, (batch, tokens, heads.width)), weights
+    made = b.matmul("context", weights, value, shape, (batch, tokens, heads.width), useful_macs=useful)
+    return made, weights
 
 
 def token_attention(

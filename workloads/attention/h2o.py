@@ -12,6 +12,7 @@ Per layer, width d, h heads, g KV heads of width e. Prompt of n tokens: 2 n^2 d 
 dense, about h n^2 adds for the scores, g selections of `heavy` out of n - recent, 2 (heavy + recent) g e
 elements gathered. One token, s = heavy + recent + 1 slots: 2 s d MACs, h s exponentials, h s adds for the
 scores, g s compares for the victim. A decode step's context counts as prompt where shares are taken of it.
+The data say which tokens stay, the sizes how many: the cost does not depend on the data.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from pydantic import Field, field_validator
 
 from tilewright.workloads.attention.base import Mechanism, Parameters, Site, Values, register
 from tilewright.workloads.builder import GraphBuilder
+from tilewright.workloads.layers import causal_pairs
 from tilewright.workloads.operators import MatmulShape, Tensor
 
 Size = Annotated[int, Field(gt=0)]
@@ -139,10 +140,12 @@ def _expanded(
     key = b.gather("whole_key", "concat", (key, shared), (batch, seen, heads * whole))
     query = b.gather("whole_query", "concat", (query, rotated), (batch, tokens, heads * whole))
     size = MatmulShape(matrices, tokens, whole, seen)
-    scores = b.matmul("scores", query, key, size, (matrices, tokens, seen), transpose_b=True)
+    pairs = matrices * _pairs(site, tokens, seen)
+    out = (matrices, tokens, seen)
+    scores = b.matmul("scores", query, key, size, out, transpose_b=True, useful_macs=pairs * whole)
     weights = _softmax(b, scores, site)
     size = MatmulShape(matrices, tokens, seen, v)
-    return b.matmul("context", weights, value, size, (batch, tokens, heads * v))
+    return b.matmul("context", weights, value, size, (batch, tokens, heads * v), useful_macs=pairs * v)
 
 
 def _absorbed(
@@ -162,15 +165,23 @@ def _absorbed(
     size = MatmulShape(heads, batch * tokens, p.qk_nope_head_dim, rank)
     query = b.matmul("query_latent", query, up_key, size, (batch, tokens, heads * rank), transpose_b=True)
     rows, out = heads * tokens, (batch, heads * tokens, seen)
+    pairs, size = batch * heads * _pairs(site, tokens, seen), MatmulShape(batch, rows, r, seen)
     position = b.matmul(
-        "position_scores", rotated, shared, MatmulShape(batch, rows, r, seen), out, transpose_b=True
+        "position_scores", rotated, shared, size, out, transpose_b=True, useful_macs=pairs * r
     )
-    scores = b.matmul("scores", query, latent, MatmulShape(batch, rows, rank, seen), out, transpose_b=True)
+    size = MatmulShape(batch, rows, rank, seen)
+    scores = b.matmul("scores", query, latent, size, out, transpose_b=True, useful_macs=pairs * rank)
     weights = _softmax(b, b.elementwise("scores_sum", "add", scores, position), site)
     size = MatmulShape(batch, rows, seen, rank)
-    context = b.matmul("latent_context", weights, latent, size, (batch, tokens, heads * rank))
+    out = (batch, tokens, heads * rank)
+    context = b.matmul("latent_context", weights, latent, size, out, useful_macs=pairs * rank)
     size = MatmulShape(heads, batch * tokens, rank, p.v_head_dim)
     return b.matmul("context", context, up_value, size, (batch, tokens, heads * p.v_head_dim))
+
+
+def _pairs(site: Site, tokens: int, seen: int) -> int:
+    """Pairs of a head that may be seen."""
+    return causal_pairs(tokens, seen) if site.causal else tokens * seen
 
 
 def _softmax(b: GraphBuilder, scores: Tensor, site: Site) -> Tensor:
@@ -189,5 +200,6 @@ MECHANISM = register(
         parameters=MultiHeadLatent,
         lower=lower,
         decode=True,
+        own_projections=True,
     )
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +24,8 @@ from tilewright.workloads.operators import MatmulShape, Tensor
 
 Ints = NDArray[np.int64]
 
+LEVELS = 32
+"""Counts of key blocks up to which data may tell blocks of queries apart: more make a run too long."""
 IN_PLACE = 3
 """Stretches of neighbouring key blocks (a beginning, a middle, an end) that a matmul reads where they are."""
 
@@ -265,6 +267,19 @@ def from_mask(mask: NDArray[np.bool_]) -> Pattern:
     return Pattern(queries, keys, runs(row, 1, start, stop))
 
 
+class Blockable(Protocol):
+    """What `pattern_attention` asks of a pattern."""
+
+    @property
+    def keys(self) -> int:
+        """How many keys there are."""
+        ...
+
+    def blocks(self, block: int) -> Blocks:
+        """The pattern cut into blocks of `block` queries by `block` keys."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Blocks of queries that work on equally many keys: one batched matmul."""
@@ -283,15 +298,16 @@ class Group:
         return self.nnz == self.blocks * self.rows * self.keys
 
 
-def groups(patterns: Sequence[Pattern], block: int) -> list[Group]:
-    """The batched matmuls that the patterns take, the one with the most queries first."""
+def groups(patterns: Sequence[Blockable], block: int, *, of_data: bool = False) -> list[Group]:
+    """The batched matmuls that the patterns take, the one with the most queries first; `of_data`: with
+    exact counts of key blocks, or `LEVELS` of them."""
     cut = [pattern.blocks(block) for pattern in patterns]
     rows, nnz = (np.concatenate([getattr(c, name) for c in cut]) for name in ("rows", "nnz"))
     taken, stretches = (np.concatenate([getattr(c, n) for c in cut]) for n in ("key_blocks", "stretches"))
     made = []
     for size in np.unique(rows):
         mine = rows == size
-        padded = _padded(taken[mine])
+        padded = (_levelled if of_data else _padded)(taken[mine])
         for count in np.unique(padded):
             member = padded == count
             made.append(
@@ -304,6 +320,14 @@ def groups(patterns: Sequence[Pattern], block: int) -> list[Group]:
                 )
             )
     return sorted(made, key=lambda group: (-group.rows * group.blocks, group.keys))
+
+
+def _levelled(counts: Ints) -> Ints:
+    """The counts themselves; if more than `LEVELS` differ, rounded up to as many parts of the largest."""
+    if len(np.unique(counts)) <= LEVELS:
+        return counts
+    step = -(-int(counts.max()) // LEVELS)
+    return np.asarray(np.minimum(-(-counts // step) * step, counts.max()))
 
 
 def _padded(counts: Ints) -> Ints:
@@ -329,9 +353,12 @@ def pattern_attention(
     key: Tensor,
     value: Tensor,
     heads: Heads,
-    patterns: Sequence[Pattern],
+    patterns: Sequence[Blockable],
     block: int,
     labels: Tensor | None = None,
+    chosen: Tensor | None = None,
+    *,
+    position_bias: Tensor | None = None,
 ) -> Tensor:
     """softmax(scale Q K^T + mask) V over the blocks of `block` x `block` that hold a pair.
 
@@ -339,7 +366,10 @@ def pattern_attention(
     `patterns`: one for all heads, or one for each. Blocks of queries with equally many key blocks (a little
     padding allowed) make one batched matmul. Keys in few stretches are read in place, scattered ones are
     gathered first. `labels`: scores of each query with each relative position, of which every pair gets one.
-    Returns [batch, queries, heads * head_dim].
+    `chosen`: the list of pairs of blocks, where they are known at run time only; all keys are then gathered,
+    and little is padded (see `groups`). `position_bias`: a table of biases by relative position in place of
+    the scale, for patterns whose blocks are alike, so that they share theirs. Returns [batch, queries,
+    heads * head_dim].
     """
     batch, tokens, _ = query.shape
     units = heads.kv_heads if len(patterns) == 1 else heads.heads
@@ -347,12 +377,15 @@ def pattern_attention(
         query,
         key,
         value,
+        position_bias,
         labels,
+        chosen,
+        units=units,
         times=batch * units // len(patterns),
         share=heads.heads // units,
         width=heads.head_dim,
     )
-    made = groups(patterns, block)
+    made = groups(patterns, block, of_data=chosen is not None)
     out = (batch, tokens, heads.width)
     if len(made) == 1:
         return _attend(b, work, made[0], out)
@@ -372,7 +405,11 @@ class _Work:
     query: Tensor
     key: Tensor
     value: Tensor
+    position_bias: Tensor | None
     labels: Tensor | None
+    chosen: Tensor | None
+    units: int
+    """KV heads, or heads where each has a pattern of its own."""
     times: int
     """Sequences and KV heads that each block of a group stands for."""
     share: int
@@ -384,10 +421,10 @@ def _attend(b: GraphBuilder, work: _Work, group: Group, out: tuple[int, ...]) ->
     """One batched matmul over the blocks of a group."""
     matrices, rows, keys = work.times * group.blocks, work.share * group.rows, group.keys
     key, value = work.key, work.value
-    if group.scattered:
-        shape = (matrices, keys, work.width)
-        key = b.gather("gathered_keys", "blocks", (key,), shape)
-        value = b.gather("gathered_values", "blocks", (value,), shape)
+    if group.scattered or work.chosen is not None:
+        shape, by = (matrices, keys, work.width), () if work.chosen is None else (work.chosen,)
+        key = b.gather("gathered_keys", "blocks", (key, *by), shape)
+        value = b.gather("gathered_values", "blocks", (value, *by), shape)
     useful = work.times * work.share * group.nnz * work.width
     size = MatmulShape(matrices, rows, work.width, keys)
     shape = (matrices, rows, keys)
@@ -397,7 +434,17 @@ def _attend(b: GraphBuilder, work: _Work, group: Group, out: tuple[int, ...]) ->
     if work.labels is not None:
         relative = b.gather("relative", "blocks", (work.labels,), shape)
         scores = b.elementwise("relative_scores", "add", scores, relative)
-    function = "scale" if group.full else "scale_mask"
-    weights = b.softmax("softmax", b.elementwise(function, function, scores))
+    weights = b.softmax("softmax", _masked(b, work, group, scores))
     size = MatmulShape(matrices, rows, keys, work.width)
     return b.matmul("context", weights, value, size, out, useful_macs=useful, views=True)
+
+
+def _masked(b: GraphBuilder, work: _Work, group: Group, scores: Tensor) -> Tensor:
+    """The scores scaled, or with their bias, and masked where the group has something to mask."""
+    if work.position_bias is None:
+        function = "scale" if group.full else "scale_mask"
+        return b.elementwise(function, function, scores)
+    shape = (work.units, work.share * group.rows, group.keys)
+    table = b.gather("score_bias_table", "lookup", (work.position_bias,), shape)
+    scores = b.elementwise("score_bias", "add", scores, table)
+    return scores if group.full else b.elementwise("mask", "minus_infinity_mask", scores)

@@ -11,7 +11,8 @@ within the two chunks count, whatever their buckets, and a pair met in several r
 Per layer, for n tokens (filled up to a multiple of c), width d, h heads, buckets in digits f_1, f_2, …:
 hashing n d r sum(f_i) / 2 MACs, sort of h r n keys, gathers of 3 r n d elements and a scatter of r n d (with
 r > 1 of h r n more), core 4 r n c d MACs and 2 h r n c exponentials. With n <= c it is dense attention with
-shared queries and keys.
+shared queries and keys. Buckets fill as the data have it, chunks are equally long: the cost does not depend
+on the data.
 """
 
 from __future__ import annotations
@@ -201,5 +202,6 @@ MECHANISM = register(
         oracle="transformers 4.57.6, LSHSelfAttention",
         parameters=Reformer,
         lower=lower,
+        own_projections=True,
     )
 )

@@ -13,7 +13,8 @@ route; the paper gives half of the heads, or of the layers, to local attention.
 
 Per layer, for n tokens, width d, h heads: distances 2 n k d MACs (n k d shared), 2 h k selections of w out of
 n (h k shared), gathers of 3 k w d elements and a scatter of k w d, core 2 k w^2 d MACs and h k w^2
-exponentials. Centroids follow the data in training only, and count as parameters.
+exponentials. Centroids follow the data in training only, and count as parameters. Clusters are equally large
+whatever the data, and so is their cost.
 """
 
 from __future__ import annotations
@@ -147,5 +148,6 @@ MECHANISM = register(
         oracle="routing-transformer 1.6.1, KmeansAttention",
         parameters=Routing,
         lower=lower,
+        own_projections=True,
     )
 )

@@ -104,5 +104,6 @@ MECHANISM = register(
         parameters=Set,
         lower=lower,
         causal=False,
+        own_projections=True,
     )
 )

@@ -2,7 +2,9 @@
 
 Beltagy, Peters and Cohan, arXiv:2004.05150, as Mistral 7B has it (Jiang et al., arXiv:2310.06825): causal,
 query i sees i - window < j <= i, `window` keys including itself; the KV cache is a ring of as many tokens. In
-an encoder, ModernBERT's form (Warner et al., arXiv:2412.13663): |i - j| <= window / 2.
+an encoder, ModernBERT's form (Warner et al., arXiv:2412.13663): |i - j| <= window / 2. With T5's biases by
+relative position it is the local attention of LongT5 (Guo et al., arXiv:2112.07916), all of whose blocks take
+the same biases.
 
 Per layer of n tokens and width d: 2 n d^2 + 2 n d (kv_heads e) MACs of projections; of the core 2 d nnz with
 nnz = n w - w (w - 1) / 2 pairs causal, w = min(window, n), and h nnz exponentials. Those are useful; the
@@ -18,7 +20,7 @@ from pydantic import Field
 from tilewright.workloads.attention.base import Mechanism, Site, Values, register
 from tilewright.workloads.attention.core import attend, cached
 from tilewright.workloads.attention.patterns import Blocked, Pattern, band, pattern_attention
-from tilewright.workloads.attention.sublayer import output, project
+from tilewright.workloads.attention.sublayer import output, project, score_bias
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.layers import attention_core
 from tilewright.workloads.operators import Tensor
@@ -51,10 +53,13 @@ def lower(b: GraphBuilder, x: Tensor, site: Site, p: SlidingWindow) -> Tensor:
     if site.causal or site.decode:
         key, value = cached(b, key, value, site, p.window)
     if site.decode:
-        context = attention_core(b, query, key, value, site.heads)
+        bias = score_bias(b, site, 1, min(p.window, site.context))
+        context = attention_core(b, query, key, value, site.heads, score_bias=bias)
     else:
         shape = pattern(x.shape[1], p, causal=site.causal)
-        context = pattern_attention(b, query, key, value, site.heads, [shape], p.block)
+        context = pattern_attention(
+            b, query, key, value, site.heads, [shape], p.block, position_bias=site.position_bias
+        )
     return output(b, context, x, site)
 
 
@@ -69,5 +74,6 @@ MECHANISM = register(
         parameters=SlidingWindow,
         lower=lower,
         decode=True,
+        position_bias=True,
     )
 )

@@ -9,7 +9,7 @@ What is generated afterwards is all kept.
 Per layer, width d, h heads, g KV heads of width e. Prompt of n tokens: 2 n^2 d MACs and h n^2 exponentials as
 dense; the votes, worked out again as in the public code, w n d MACs and h w n exponentials, about h w n adds,
 and g selections of capacity - w out of n - w; 2 capacity g e elements gathered. One token against s cached
-ones: 2 s d MACs and h s exponentials.
+ones: 2 s d MACs and h s exponentials. Which tokens stay depends on the data, how many does not.
 """
 
 from __future__ import annotations

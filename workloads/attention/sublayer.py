@@ -43,6 +43,9 @@ def project(b: GraphBuilder, x: Tensor, site: Site) -> tuple[Tensor, Tensor, Ten
     query = b.linear("query", x, site.heads.width, bias=site.bias.query)
     key = b.linear("key", x, site.heads.kv_width, bias=site.bias.key)
     value = b.linear("value", x, site.heads.kv_width, bias=site.bias.value)
+    if site.qk_norm:
+        query = b.norm("query_norm", query, "rmsnorm", site.heads.head_dim)
+        key = b.norm("key_norm", key, "rmsnorm", site.heads.head_dim)
     if site.rope is not None:
         tokens, rope = x.shape[1], site.rope
         if rope.shape[0] < tokens:
@@ -50,6 +53,15 @@ def project(b: GraphBuilder, x: Tensor, site: Site) -> tuple[Tensor, Tensor, Ten
         query = b.elementwise("query_rope", "rope", query, rope)
         key = b.elementwise("key_rope", "rope", key, rope)
     return query, key, value
+
+
+def score_bias(b: GraphBuilder, site: Site, tokens: int, context: int) -> Tensor | None:
+    """Biases [heads, tokens, context] of the scores by relative position, where the model has such; the mask
+    is part of them."""
+    if site.position_bias is None:
+        return None
+    shape = (site.heads.heads, tokens, context)
+    return b.gather("score_bias_table", "lookup", (site.position_bias,), shape)
 
 
 def padded(b: GraphBuilder, x: Tensor, multiple: int) -> Tensor:

@@ -173,5 +173,6 @@ MECHANISM = register(
         parameters=Synthesizer,
         lower=lower,
         decode=True,
+        own_projections=True,
     )
 )

@@ -9,7 +9,8 @@ averages of the cached keys are kept beside them, and up to k blocks there is no
 
 Per layer, for n tokens (filled up to whole blocks), n_B = n / b, width d, h heads: scores of blocks n_B^2 d
 MACs, h n_B selections of k out of n_B, 2 n k d elements gathered, core 2 n k b d MACs and h n k b
-exponentials. A block that can see fewer than k is filled up with masked ones, which are not useful work. One
+exponentials. Which blocks they are depends on the data, how many does not, and so nothing here is drawn from
+them. A block that can see fewer than k is filled up with masked ones, which are not useful work. One
 token against m > k b: d m / b + 2 k b d MACs, 2 k b d elements gathered.
 """
 
@@ -76,21 +77,26 @@ def lower(b: GraphBuilder, x: Tensor, site: Site, p: BlockTopK) -> Tensor:
 
 
 def _blocks(b: GraphBuilder, query: Tensor, key: Tensor, value: Tensor, site: Site, p: BlockTopK) -> Tensor:
-    heads, (batch, tokens, _) = site.heads, query.shape
-    blocks, group = tokens // p.block, heads.heads // heads.kv_heads
-    matrices = batch * heads.heads
-    asks = b.reduce("query_blocks", "mean", query, (matrices, blocks, heads.head_dim))
-    offers = b.reduce("key_blocks", "mean", key, (batch * heads.kv_heads, blocks, heads.head_dim))
-    if site.causal:
-        b.append("block_cache", offers, offers.elements // heads.head_dim, offers.shape)
-    shape = MatmulShape(batch * heads.kv_heads, group * blocks, heads.head_dim, blocks)
-    scores = b.matmul("block_scores", asks, offers, shape, (matrices, blocks, blocks), transpose_b=True)
+    blocks, matrices = query.shape[1] // p.block, query.shape[0] * site.heads.heads
+    scores = block_scores(b, query, key, site, p.block)
     if site.causal:
         scores = b.elementwise("block_mask", "scale_mask", scores)
     seen = min(p.blocks, blocks)
     _, best = b.topk("best", scores, seen)
     visible = seen * (seen + 1) // 2 + (blocks - seen) * seen if site.causal else blocks * seen
     return _attend(b, (query, key, value), best, site, p, visible * matrices)
+
+
+def block_scores(b: GraphBuilder, query: Tensor, key: Tensor, site: Site, block: int) -> Tensor:
+    """Products of the blocks' averages, [batch * heads, n_B, n_B]; a causal layer keeps those of the keys."""
+    heads, (batch, tokens, _) = site.heads, query.shape
+    blocks, group, matrices = tokens // block, heads.heads // heads.kv_heads, batch * heads.heads
+    asks = b.reduce("query_blocks", "mean", query, (matrices, blocks, heads.head_dim))
+    offers = b.reduce("key_blocks", "mean", key, (batch * heads.kv_heads, blocks, heads.head_dim))
+    if site.causal:
+        b.append("block_cache", offers, offers.elements // heads.head_dim, offers.shape)
+    shape = MatmulShape(batch * heads.kv_heads, group * blocks, heads.head_dim, blocks)
+    return b.matmul("block_scores", asks, offers, shape, (matrices, blocks, blocks), transpose_b=True)
 
 
 def _token(b: GraphBuilder, query: Tensor, key: Tensor, value: Tensor, site: Site, p: BlockTopK) -> Tensor:

@@ -8,7 +8,8 @@ token's attention chooses which of the others stay beside it.
 
 Per layer, width d, h heads, g KV heads of width e. Prompt of n tokens: 2 n^2 d MACs and h n^2 exponentials as
 dense, one selection of slots - 1 out of n - 1, 2 slots g e elements gathered. One token, s = slots + 1: 2 s d
-MACs, h s exponentials, (h - 1) s adds and s multiplies for the mean, s compares for the victim.
+MACs, h s exponentials, (h - 1) s adds and s multiplies for the mean, s compares for the victim. Which tokens
+stay depends on the data, how many does not.
 """
 
 from __future__ import annotations

@@ -125,5 +125,6 @@ MECHANISM = register(
         lower=lower,
         encode=False,
         decode=True,
+        own_projections=True,
     )
 )
