@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from tilewright.workloads.graph import OperatorGraph, Repeat
-from tilewright.workloads.operators import Operator, Tensor
+from tilewright.workloads.operators import Operator, Tensor, in_copies
 
 INDEX_BYTES = 4
 STATISTIC_BYTES = 4
@@ -81,16 +81,19 @@ def training_memory(
     """The activations that training on `graph` holds, in elements of `element_bytes` (16 bits by default).
 
     What each operator's backward pass reads is `saved_tensors`; a tensor that several read is held once.
-    Without dropout (its masks would come on top). Layers are the graph's repeated blocks.
+    Without dropout (its masks would come on top). Layers are the graph's repeated blocks; those that the
+    compression pass `reversible` made are inverted, whatever `strategy.layers` says.
     """
     if strategy.ffn_chunks < 1:
         raise ValueError(f"ffn_chunks must be 1 or more, not {strategy.ffn_chunks}")
     tally = _Tally(graph, strategy, element_bytes)
-    saved: dict[str, int] = {}
-    working = macs = 0
+    inverted = _inverted_layers(graph)
+    done = {op.name for layer in inverted for op in layer}
+    saved, working, macs = _inverted(tally, inverted)
     for block, repeat in graph.blocks():
         whole = strategy.layers == "keep" or repeat is None
-        once = tally.of((graph.operators[i] for i in block), recomputes_ffn=whole)
+        body = (graph.operators[i] for i in block if graph.operators[i].name not in done)
+        once = tally.of(body, recomputes_ffn=whole)
         times = 1 if repeat is None else repeat.times
         macs += once.recomputed_macs * times
         working = max(working, once.working_bytes)
@@ -100,7 +103,7 @@ def training_memory(
             saved |= _copies(once.saved, repeat)
         else:
             stream = tally.size(graph.tensors[repeat.carry_in])
-            outside = {n: s for n, s in once.saved.items() if "{i}" not in n and n != repeat.carry_in}
+            outside = {n: s for n, s in once.saved.items() if not in_copies(n) and n != repeat.carry_in}
             held = times * stream if strategy.layers == "recompute" else 2 * stream
             saved |= outside | {f"{repeat.carry_out} held": held}
             inside = sum(s for n, s in once.saved.items() if n not in outside and n != repeat.carry_in)
@@ -109,9 +112,40 @@ def training_memory(
     return TrainingMemory(strategy.name, sum(saved.values()), working, macs)
 
 
+def _inverted_layers(graph: OperatorGraph) -> list[list[Operator]]:
+    """The operators of each layer of two streams, in order."""
+    layers: dict[str, list[Operator]] = {
+        f"{scope}.": [] for scope in graph.metadata.get("reversible", "").split()
+    }
+    for op in graph.operators if layers else ():
+        scope = next((scope for scope in layers if op.name.startswith(scope)), None)
+        if scope is not None:
+            layers[scope].append(op)
+    return list(layers.values())
+
+
+def _inverted(tally: _Tally, layers: Iterable[list[Operator]]) -> tuple[dict[str, int], int, int]:
+    """What layers of two streams keep, their working bytes, and the MACs that run again: each is worked out
+    from its result, so that of all their activations the two that the stack ends with are kept."""
+    kept: dict[str, int] = {}
+    working = macs = 0
+    tensors = tally.graph.tensors
+    for body in layers:
+        part = tally.of(body, recomputes_ffn=False)
+        made = {name for op in body for name in op.outputs}
+        streams = {op.inputs[0] for op in body if op.function == "add" and op.inputs[0] not in made}
+        ends = {name for op in body if op.function == "mean" for name in op.inputs}
+        outside = {n: s for n, s in part.saved.items() if n in tensors and n not in made | streams}
+        kept |= outside | {f"{name} held": tally.size(tensors[name]) for name in ends}
+        inside = sum(s for n, s in part.saved.items() if n not in outside and n not in streams)
+        working = max(working, inside + part.working_bytes)
+        macs += part.recomputed_macs + sum(op.macs for op in body)
+    return kept, working, macs
+
+
 def _copies(saved: Mapping[str, int], repeat: Repeat) -> dict[str, int]:
     """Bytes of what all copies of a layer save, by tensor; the carry between two of them is one tensor."""
-    total = {n: size * (repeat.times if "{i}" in n else 1) for n, size in saved.items()}
+    total = {n: size * (repeat.times if in_copies(n) else 1) for n, size in saved.items()}
     if repeat.carry_in in saved and repeat.carry_out not in saved and repeat.times > 1:
         total[f"{repeat.carry_out} between"] = saved[repeat.carry_in] * (repeat.times - 1)
     return total
@@ -139,8 +173,7 @@ class _Tally:
         tensors = self.graph.tensors
         saved = {n: self.size(tensors[n]) for op in body for n in saved_tensors(op, tensors)}
         macs = working = 0
-        if self.strategy.fused_attention:
-            macs += self._fuse_attention(body, saved)
+        macs += self._fuse_attention(body, saved)
         if self.strategy.ffn_chunks > 1:
             inner, again = self._inside_ffn(body, saved)
             for name in inner:
@@ -149,7 +182,8 @@ class _Tally:
         return _Part(saved, working, macs)
 
     def _fuse_attention(self, body: tuple[Operator, ...], saved: dict[str, int]) -> int:
-        """Replace attention weights by their rows' statistics; the MACs that make the scores again."""
+        """Replace attention weights by their rows' statistics, where the strategy or the workload's own order
+        says so; the MACs that make the scores again."""
         maker = {name: op for op in body for name in op.outputs}
         context = {op.inputs[0] for op in body if op.kind == "matmul"}
         macs = 0
@@ -163,6 +197,8 @@ class _Tally:
                 scores = maker.get(scores.inputs[0])
             if scores is None or scores.kind != "matmul":
                 continue  # scores that no matmul makes are kept: a learned table
+            if not (self.strategy.fused_attention or scores.order == "flash"):
+                continue
             for name in (*drop, scores.outputs[0]):
                 saved.pop(name, None)
             rows = self.graph.tensors[op.outputs[0]].elements // self.graph.tensors[op.outputs[0]].shape[-1]

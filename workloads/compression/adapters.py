@@ -78,8 +78,10 @@ COMPRESSION = register(
     Compression(
         kind="adapters",
         title="Adapters",
+        changes="parameters, MACs: two small dense layers behind each sublayer",
         citation="Houlsby et al., arXiv:1902.00751",
         hardware="None; they cannot be merged into the weights.",
+        oracle="tests/oracles/test_added_weights.py: torch 2.13.0",
         technique=Adapters,
     )
 )

@@ -12,20 +12,20 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from tilewright.description.documented import Documented
 from tilewright.workloads.graph import OperatorGraph
+from tilewright.workloads.registry import Registry
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 """A part of a whole: more than nothing, less than all."""
 
 
-class Technique(BaseModel, ABC):
+class Technique(Documented, ABC):
     """Base of every technique's description; each subclass adds `kind` and its own sizes."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, validate_default=True)
 
     @abstractmethod
     def transform(self, graph: OperatorGraph) -> OperatorGraph:
@@ -39,24 +39,17 @@ class Compression:
     kind: str
     """What `workload.compression` says."""
     title: str
+    changes: str
+    """What of a model it changes, in a few words."""
     citation: str
     hardware: str
     """What an accelerator must support for the technique to pay, and what it does on one that does not."""
+    oracle: str
+    """Against what it is tested, and where."""
     technique: type[Technique]
 
 
-_REGISTERED: dict[str, Compression] = {}
+COMPRESSIONS: Registry[Compression] = Registry("compression", "tilewright.workloads.compression")
 
-
-def register(compression: Compression) -> Compression:
-    """Make a technique known by its kind; a kind can be taken once."""
-    known = _REGISTERED.get(compression.kind)
-    if known is not None and known is not compression:
-        raise ValueError(f"compression kind {compression.kind!r} is taken by {known.title}")
-    _REGISTERED[compression.kind] = compression
-    return compression
-
-
-def registered() -> dict[str, Compression]:
-    """The techniques registered so far, by kind."""
-    return dict(_REGISTERED)
+register = COMPRESSIONS.register
+"""Makes a technique known by its kind, which can be taken once, and returns it."""

@@ -69,8 +69,10 @@ COMPRESSION = register(
     Compression(
         kind="lora",
         title="Low-rank adaptation",
+        changes="parameters, MACs: a low-rank term beside dense layers, unless merged",
         citation="Hu et al., arXiv:2106.09685",
         hardware="None; matrices of a few columns leave most of a wide array idle.",
+        oracle="tests/oracles/test_added_weights.py: torch 2.13.0",
         technique=Lora,
     )
 )

@@ -61,9 +61,11 @@ COMPRESSION = register(
     Compression(
         kind="prune_ffn",
         title="Pruning of feed-forward columns",
+        changes="MACs, parameters: fewer columns in feed-forward networks",
         citation="McCarley et al., arXiv:1910.06360",
         hardware="None: the matrices are smaller and dense. A width that is no multiple of the array's "
         "leaves part of it idle.",
+        oracle="tests/oracles/test_pruned.py: transformers 4.57.6, prune_linear_layer",
         technique=PruneFfn,
     )
 )

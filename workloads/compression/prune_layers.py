@@ -41,8 +41,10 @@ COMPRESSION = register(
     Compression(
         kind="prune_layers",
         title="Pruning of layers",
+        changes="MACs, parameters: fewer layers",
         citation="Fan et al., arXiv:1909.11556; Sajjad et al., arXiv:2004.03844",
         hardware="None: there is less of the same work.",
+        oracle="tests/oracles/test_pruned.py: transformers 4.57.6, layers taken out",
         technique=PruneLayers,
     )
 )

@@ -14,7 +14,8 @@ from importlib.resources import files
 
 import yaml
 
-from tilewright.workloads.compression.choice import CompressionChoice
+from tilewright.workloads.compression.base import Technique
+from tilewright.workloads.compression.choice import FIELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +45,14 @@ def table() -> tuple[Quality, ...]:
     return tuple(Quality(**row) for row in csv.DictReader(text.splitlines()))
 
 
-def published(workload: str, compression: Sequence[CompressionChoice] = ()) -> tuple[Quality, ...]:
+def published(workload: str, compression: Sequence[Technique] = ()) -> tuple[Quality, ...]:
     """What was published of a shipped workload with exactly this compression."""
-    asked = [choice.technique for choice in compression]
+    asked = list(compression)
     return tuple(row for row in table() if row.workload == workload and _techniques(row.compression) == asked)
 
 
 def _techniques(text: str) -> list[object]:
-    return [CompressionChoice(**each).technique for each in yaml.safe_load(text) or ()] if text else []
+    return [FIELD.parse(each) for each in yaml.safe_load(text) or ()] if text else []
 
 
 def as_metadata(rows: Iterable[Quality]) -> Mapping[str, str]:

@@ -149,9 +149,12 @@ COMPRESSION = register(
     Compression(
         kind="quantise",
         title="Quantisation",
+        changes="bytes, conversions, primitives of softmax: element types per tensor class or name",
         citation="Jacob et al., arXiv:1712.05877; Kim et al. (I-BERT), arXiv:2101.01321",
         hardware="Bytes shrink on any accelerator; cycles on the array follow its own operand type, so that "
         "narrower operands pay where memory is the limit.",
+        oracle="tests/oracles/test_number_formats.py: torch 2.13.0; test_integer_only.py: transformers "
+        "4.57.6",
         technique=Quantise,
     )
 )

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from tilewright.description.errors import InputError
 from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.operators import MatmulShape, Operator, Primitive, RowsShape, Tensor
+from tilewright.workloads.pairs import Pairs
 from tilewright.workloads.primitives import Primitives, add, totals
 
 
@@ -100,6 +101,10 @@ class Resized:
             counts = tuple((name, part(count, kept, total)) for name, count in counts)
         useful = None if op.useful_macs is None else op.useful_macs * kept // total
         self.operators[index] = replace(op, shape=shape, primitives=counts, useful_macs=useful)
+
+    def pairs(self, index: int, pairs: Pairs) -> None:
+        """Say anew, of an operator that has been made smaller, which scores matter."""
+        self.operators[index] = replace(self.operators[index], pairs=pairs)
 
     def graph(self) -> OperatorGraph:
         """The graph with all of it put in."""

@@ -9,17 +9,18 @@ from importlib.resources import files
 from math import prod
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
+from tilewright.description.documented import Documented
 from tilewright.description.names import unknown
 
 Choices = dict[str, tuple[float, ...]]
 
 
-class Stack(BaseModel):
+class Stack(Documented):
     """What can be chosen in one stack of layers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     depth: tuple[int, ...]
     """Numbers of layers."""
@@ -36,10 +37,10 @@ class Stack(BaseModel):
         return layers * prod(len(values) for values in self.whole.values())
 
 
-class SearchSpace(BaseModel):
+class SearchSpace(Documented):
     """All networks that one search chose from."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     title: str
     citation: str

@@ -7,8 +7,8 @@
 - `unstructured`: any weights (Han et al., arXiv:1506.02626); indexed by a `bitmap` of 1 bit per weight, or as
   `csr`: a column index of `index_bits` per kept weight and a 32-bit pointer per row and one more.
 
-before -> after: weights are stored with `kept` elements and their index. No accelerator here skips zeros of
-weights, so a matmul's shape stays: the array multiplies zeros, and `useful_macs` says how many MACs count.
+before -> after: weights are stored with `kept` elements and their index. A matmul's shape stays: an array
+multiplies zeros, unless it packs N:M weights (`array.structured`); `useful_macs` says how many MACs count.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class SparseWeights(Technique):
         for index, op, shape in linears(graph, self.where):
             weight = graph.tensors[op.inputs[1]]
             kept, side_bits = self._stored(op.name, shape)
-            sparse.append(replace(weight, kept=kept, side_bits=weight.side_bits + side_bits))
+            n_m = (self.n, self.m) if self.pattern == "n_m" else None
+            sparse.append(replace(weight, kept=kept, side_bits=weight.side_bits + side_bits, n_m=n_m))
             work = more_work(op, "move", kept) if self.unpack == "vector" else op.primitives
             instead[index] = (replace(op, useful_macs=shape.m * kept, primitives=work),)
         if not sparse:
@@ -110,10 +111,12 @@ COMPRESSION = register(
     Compression(
         kind="sparse_weights",
         title="Sparse weights (block, N:M, unstructured)",
+        changes="bytes, useful MACs: weights that are zero are not stored",
         citation="Lagunas et al., arXiv:2109.04838; Mishra et al., arXiv:2104.08378; Han et al., "
         "arXiv:1506.02626",
-        hardware="An array that skips zeros of its weights; on the others (all presets) DRAM bytes shrink, "
-        "array cycles do not.",
+        hardware="For N:M an array with `array.structured`, which takes n/m of the cycles. On the others "
+        "DRAM bytes shrink, array cycles do not.",
+        oracle="tests/oracles/test_sparse_masks.py: torch 2.13.0",
         technique=SparseWeights,
     )
 )
