@@ -7,7 +7,9 @@ where they are: only their shapes and element types count). Needs the extra `onn
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from tilewright.description.errors import InputError, Problem
 from tilewright.workloads.builder import GraphBuilder
@@ -15,9 +17,7 @@ from tilewright.workloads.description import Model, Size
 from tilewright.workloads.graph import OperatorGraph
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, TensorShapeProto, ValueInfoProto
-
-DEFAULT_SEQ = 128
+    from onnx import ModelProto
 
 
 class OnnxModel(Model):
@@ -27,7 +27,11 @@ class OnnxModel(Model):
     file: str
     """Path of the file."""
     seq: Size | None = None
-    """Tokens of each sequence, where the file leaves that open; by default 128."""
+    """Tokens of each sequence that are worked on, where the file leaves that open; by default 128, or 1 where
+    the file reads a KV cache of open length."""
+    past: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Tokens of each sequence that are in the KV cache before, where the file leaves that open; by default
+    128."""
 
     def lower(self) -> OperatorGraph:
         """The file's graph with attention, GELU, and products with their biases recognised.
@@ -35,15 +39,16 @@ class OnnxModel(Model):
         Activations and weights in floating point take the workload's element type, weights in 8 bits or
         fewer keep theirs. Raises `InputError`, naming each, for operators that are not understood.
         """
+        from tilewright.workloads.onnx_axes import Axes, Sizes
         from tilewright.workloads.onnx_lowering import Lowering
         from tilewright.workloads.onnx_operators import HANDLERS
         from tilewright.workloads.onnx_values import infer
 
         graph = _load(self.file)
-        axes = _Axes(self)
+        axes = Axes(Sizes(self.file, self.batch, self.seq, self.past), graph)
         values = infer(graph, axes.bind)
         axes.check_used()
-        lowering = Lowering(GraphBuilder(self.title, self.element), graph.graph, values)
+        lowering = Lowering(GraphBuilder(self.title, self.element), graph.graph, values, axes.caches)
         if not lowering.needed and not lowering.problems:
             raise InputError(f"{self.file}: nothing in this graph depends on its inputs")
         lowering.lower(HANDLERS)
@@ -60,11 +65,14 @@ def read_onnx(path: Path) -> dict[str, Any]:
 
 
 def _load(file: str) -> ModelProto:
+    if not Path(file).exists():
+        raise InputError(f"{file}: no such file")
     try:
         import onnx
     except ImportError:
         raise InputError(
-            f"{file}: reading ONNX files needs the package `onnx`: pip install 'tilewright[onnx]'"
+            f"{file}: reading ONNX files needs the package `onnx`: pip install onnx (in a clone: "
+            ".venv/bin/pip install onnx)"
         ) from None
     from google.protobuf.message import DecodeError
 
@@ -79,48 +87,3 @@ def _load(file: str) -> ModelProto:
     if not model.graph.node:
         raise InputError(f"{file}: is no ONNX file, or one without operators")
     return model
-
-
-class _Axes:
-    """Gives the open axes of a graph's inputs their sizes."""
-
-    def __init__(self, model: OnnxModel) -> None:
-        self.model = model
-        self.open: set[str] = set()
-
-    def bind(self, value: ValueInfoProto) -> tuple[int, ...]:
-        """The sizes of an input's axes. Raises `InputError` for one that is neither batch nor sequence."""
-        dims = value.type.tensor_type.shape.dim
-        return tuple(self._size(value.name, axis, dim) for axis, dim in enumerate(dims))
-
-    def _size(self, name: str, axis: int, dim: TensorShapeProto.Dimension) -> int:
-        if dim.HasField("dim_value") and dim.dim_value > 0:
-            return int(dim.dim_value)
-        meaning = _meaning(dim.dim_param, axis)
-        if meaning is None:
-            raise InputError(
-                f"{self.model.file}: axis {axis} of input {name!r} ({dim.dim_param or 'no name'}) is neither "
-                "the batch nor the sequence; export the model with that size fixed"
-            )
-        self.open.add(meaning)
-        return self.model.batch if meaning == "batch" else self.model.seq or DEFAULT_SEQ
-
-    def check_used(self) -> None:
-        """Raise `InputError` if a size was asked for that the file has fixed."""
-        asked = {"batch": self.model.batch != 1, "seq": self.model.seq is not None}
-        fixed = [key for key, given in asked.items() if given and key not in self.open]
-        reason = "can't be set: the file fixes the sizes of its inputs"
-        if fixed:
-            raise InputError(*(f"{self.model.file}: `{key}` {reason}" for key in fixed))
-
-
-def _meaning(name: str, axis: int) -> Literal["batch", "seq"] | None:
-    """What an open axis is, by its name, or by its place where it has none that says so."""
-    lower = name.lower()
-    if "past" in lower or "cache" in lower or "total" in lower:
-        return None
-    if "batch" in lower:
-        return "batch"
-    if any(word in lower for word in ("seq", "length", "token")):
-        return "seq"
-    return ("batch", "seq", None)[min(axis, 2)]

@@ -8,9 +8,14 @@ from math import prod
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from tilewright.workloads.onnx_lowering import VIEWS, Handler, Lowering, NotUnderstoodError, Ref, turned
-from tilewright.workloads.onnx_patterns import attribute, operator_name
-from tilewright.workloads.operators import MatmulShape
+from tilewright.workloads.onnx_einsum import lower_einsum
+from tilewright.workloads.onnx_fused import FUSED
+from tilewright.workloads.onnx_lowering import VIEWS, Handler, Lowering, NotUnderstoodError, Ref
+from tilewright.workloads.onnx_nodes import attribute
+from tilewright.workloads.onnx_products import PRODUCTS
+from tilewright.workloads.onnx_quantised import QUANTISED
+from tilewright.workloads.onnx_rotary import ROTARY
+from tilewright.workloads.onnx_runtime_attention import ATTENTION
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -53,71 +58,11 @@ def _gelu(it: Lowering, node: NodeProto) -> None:
     it.elementwise(node, "gelu_new" if tanh else "gelu", [node.input[0]])
 
 
-def _matmul(it: Lowering, node: NodeProto) -> None:
-    a, b = node.input
-    left, right, out = it.values[a].shape, it.values[b].shape, it.values[node.output[0]].shape
-    if len(left) < 2 or len(right) < 2:
-        raise NotUnderstoodError("multiplies a vector")
-    m, k, n = left[-2], left[-1], right[-1]
-    bias = it.patterns.biases.get(node.output[0])
-    if prod(right[:-2]) == 1:
-        it.linear(node, it.tensor(a), it.ref(b), MatmulShape(1, prod(left[:-1]), k, n), bias)
-        return
-    batch = prod(out[:-2])
-    top = it.full(replace(it.plain(it.ref(a), a), shape=(*out[:-2], m, k)), a)
-    weight = it.plain(it.ref(b), b)
-    whole = it.full(replace(weight, shape=(*out[:-2], k, n)), b)
-    it.linear(node, top, replace(weight, tensor=whole), MatmulShape(batch, m, k, n), bias)
-
-
-def _gemm(it: Lowering, node: NodeProto) -> None:
-    factors = [attribute(node, name, 1.0) for name in ("alpha", "beta")]
-    if attribute(node, "transA", 0) or factors != [1.0, 1.0]:
-        raise NotUnderstoodError("has transA, alpha or beta")
-    m, k = it.values[node.input[0]].shape
-    n = it.values[node.output[0]].shape[1]
-    weight = it.ref(node.input[1])
-    if attribute(node, "transB", 0):
-        weight = turned(weight, (1, 0))
-    bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
-    if bias and it.ref(bias).tensor.elements != n:
-        raise NotUnderstoodError("has a bias that is not of one element per column")
-    it.linear(node, it.tensor(node.input[0]), weight, MatmulShape(1, m, k, n), bias)
-
-
-def _convolution(it: Lowering, node: NodeProto) -> None:
-    """Windows side by side, times the weight: what a patch embedding is."""
-    if attribute(node, "group", 1) != 1:
-        raise NotUnderstoodError("has groups")
-    out, kernel = it.values[node.output[0]].shape, it.values[node.input[1]].shape
-    k, rows = prod(kernel[1:]), out[0] * prod(out[2:])
-    name = it.new(f"{operator_name(node)}.unfold")
-    windows = it.b.gather(name, "unfold", (it.tensor(node.input[0]),), (rows, k))
-    weight = replace(it.plain(it.ref(node.input[1]), node.input[1]), transposed=True)  # a row per channel out
-    bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
-    it.linear(node, windows, weight, MatmulShape(1, rows, k, kernel[0]), bias)
-
-
 def _softmax(it: Lowering, node: NodeProto) -> None:
     rank = len(it.values[node.output[0]].shape)
     if attribute(node, "axis", -1) not in (-1, rank - 1):
         raise NotUnderstoodError("is not along the last axis")
     it.set(node, it.b.softmax(it.name(node), it.tensor(node.input[0])))
-
-
-def _norm(function: str) -> Handler:
-    def lower(it: Lowering, node: NodeProto) -> None:
-        shape = it.values[node.output[0]].shape
-        weights = [name for name in node.input[1:] if name]
-        if attribute(node, "axis", -1) not in (-1, len(shape) - 1):
-            raise NotUnderstoodError("is not along the last axis only")
-        if len(weights) != (2 if function == "layernorm" else 1):
-            raise NotUnderstoodError("has no bias")
-        if not all(it.values[name].constant and it.values[name].elements == shape[-1] for name in weights):
-            raise NotUnderstoodError("has weights that are computed or of another size")
-        it.set(node, it.b.norm(it.name(node), it.tensor(node.input[0]), function))
-
-    return lower
 
 
 def _reduce(function: str) -> Handler:
@@ -150,6 +95,22 @@ def _moved(function: str, sources: int | None = None) -> Handler:
     return lower
 
 
+def _concat(it: Lowering, node: NodeProto) -> None:
+    """Parts side by side; new keys or values at the end of a KV cache are written there."""
+    names = [name for name in node.input if name]
+    if len(names) != 2 or names[0] not in it.caches:
+        _moved("concat")(it, node)
+        return
+    out, new = it.values[node.output[0]].shape, it.plain(it.ref(names[1]), names[1])
+    turned = int(attribute(node, "axis", 0)) % len(out) == len(out) - 1
+    width, total = (out[-2], out[-1]) if turned else (out[-1], out[-2])
+    rows = it.whole(names[1])
+    cache = (prod(out) // (width * total), total, width)
+    made = it.b.append(it.name(node), rows, rows.elements // rows.shape[-1], cache)
+    first = not it.values[names[0]].elements  # all of it is new, and need not be read back
+    it.refs[node.output[0]] = replace(new, shape=out) if first else Ref(made, out, transposed=turned)
+
+
 _COMPARISONS = (
     *("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"),
     *("And", "Or", "Xor", "Not", "IsNaN", "IsInf"),
@@ -175,12 +136,7 @@ HANDLERS: Mapping[str, Handler] = MappingProxyType(
         "Div": _divide,
         "Pow": _power,
         "Gelu": _gelu,
-        "MatMul": _matmul,
-        "Gemm": _gemm,
-        "Conv": _convolution,
         "Softmax": _softmax,
-        "LayerNormalization": _norm("layernorm"),
-        "RMSNormalization": _norm("rmsnorm"),
         "ReduceSum": _reduce("sum"),
         "ReduceMean": _reduce("mean"),
         "ReduceMax": _reduce("max"),
@@ -190,7 +146,13 @@ HANDLERS: Mapping[str, Handler] = MappingProxyType(
         "GatherElements": _moved("select", 2),
         "Slice": _moved("slice", 1),
         "Split": _moved("slice", 1),
-        "Concat": _moved("concat"),
+        "Concat": _concat,
+        "Einsum": lower_einsum,
+        **PRODUCTS,
+        **QUANTISED,
+        **FUSED,
+        **ROTARY,
+        **ATTENTION,
     }
 )
 """What each operator is lowered by."""

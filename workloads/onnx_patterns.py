@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING
 
+from tilewright.workloads.onnx_nodes import operator_name, plain_name
 from tilewright.workloads.onnx_values import Value
 
 if TYPE_CHECKING:
@@ -30,27 +31,6 @@ class Patterns:
     """Results of nodes that are part of something and not lowered by themselves."""
 
 
-T = TypeVar("T")
-
-
-def attribute(node: NodeProto, name: str, default: T) -> T:
-    """An attribute's value, or the default where the node has none."""
-    import onnx
-
-    found = next((each for each in node.attribute if each.name == name), None)
-    return default if found is None else cast("T", onnx.helper.get_attribute_value(found))
-
-
-def operator_name(node: NodeProto) -> str:
-    """The node's name, or its result's, as a dotted name."""
-    return plain_name(node.name or node.output[0])
-
-
-def plain_name(name: str) -> str:
-    """A name with dots between its scopes, where exporters write slashes, and no braces."""
-    return name.strip("/").replace("/", ".").replace("::", ".").replace("{", "(").replace("}", ")")
-
-
 def find_patterns(
     nodes: Sequence[NodeProto],
     values: Mapping[str, Value],
@@ -67,8 +47,19 @@ def find_patterns(
     return finder.found
 
 
-_PASSED = frozenset({"Add", "Mul", "Div", "Where", "Cast", "Identity", "Dropout", "Reshape"})
+_PASSED = frozenset(
+    {"Add", "Mul", "Div", "Where", "Cast", "Identity", "Dropout", "Reshape"}
+    | {"QuantizeLinear", "DequantizeLinear"}
+)
 """What may stand between scores, softmax and context."""
+
+_NAMED = frozenset(
+    {"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"}
+    | {"Gemm", "MatMul", "FusedMatMul", "MatMulInteger"}
+)
+"""Operators whose second input is the weight that they are called after."""
+
+_PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Einsum"})
 
 _BETWEEN = MappingProxyType({"Mul": "scale", "Div": "scale", "Add": "mask", "Where": "mask"})
 
@@ -123,7 +114,7 @@ class _Finder:
         node = self.makers.get(name)
         if node is None or not self.runs(name):
             return []
-        if node.op_type == "MatMul":
+        if node.op_type in _PRODUCTS:
             return [node] if all(self.runs(each) for each in node.input) else []
         if node.op_type not in _PASSED:
             return []
@@ -133,7 +124,7 @@ class _Finder:
     def _context(self, name: str) -> NodeProto | None:
         """The product whose A the softmax's result becomes."""
         for node in self.readers.get(name, []):
-            if node.op_type == "MatMul" and node.input[0] == name and self.runs(node.input[1]):
+            if node.op_type in _PRODUCTS and node.input[0] == name and self.runs(node.input[1]):
                 return node
             if node.op_type in _PASSED:
                 below = self._context(node.output[0])
@@ -171,23 +162,24 @@ class _Finder:
             node = reader
 
     def biases(self) -> None:
-        """An Add of one element per column to a product with a weight, which nothing else reads."""
+        """What adds one element per column to a product with a weight that nothing else reads."""
         for node in self.nodes:
-            if node.op_type != "MatMul" or not self.values[node.input[1]].constant:
+            if node.op_type not in ("MatMul", "MatMulNBits") or not self.values[node.input[1]].constant:
                 continue
             add = self.only_reader(node.output[0])
-            if add is None or add.op_type != "Add":
+            if add is None or add.op_type not in ("Add", "BiasGelu", "FastGelu") or len(add.input) < 2:
                 continue
             bias = add.input[1] if add.input[0] == node.output[0] else add.input[0]
             columns = self.values[node.output[0]].shape[-1]
             if bias in self.values and self.values[bias].constant and self.values[bias].shape == (columns,):
                 self.found.biases[node.output[0]] = bias
-                self.found.biased[add.output[0]] = node.output[0]
+                if add.op_type == "Add":
+                    self.found.biased[add.output[0]] = node.output[0]
 
     def layers(self) -> None:
         """Products and norms take the names of their weights, which are the model's own."""
         for node in self.nodes:
-            if node.op_type in ("LayerNormalization", "RMSNormalization", "Gemm", "MatMul"):
+            if node.op_type in _NAMED:
                 own = self.found.biases.get(node.output[0], node.input[1])
                 layer, _, kind = plain_name(own).rpartition(".")
                 if kind in ("weight", "bias") and layer:

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilewright.workloads.onnx_nodes import title
+from tilewright.workloads.onnx_shapes import contributed
+
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, ValueInfoProto
 
@@ -72,11 +75,6 @@ def infer(model: ModelProto, bind: Callable[[ValueInfoProto], tuple[int, ...]]) 
     return values
 
 
-def title(node: NodeProto) -> str:
-    """An operator's type with its domain, as messages name it."""
-    return f"{node.domain}.{node.op_type}" if node.domain else str(node.op_type)
-
-
 def _follow(node: NodeProto, values: Values, versions: Mapping[str, int]) -> None:
     """Add what is known of the node's results."""
     import onnx
@@ -99,7 +97,7 @@ def _follow(node: NodeProto, values: Values, versions: Mapping[str, int]) -> Non
     except onnx.defs.SchemaError:
         values.problems[title(node)] = f"is not understood ({node.name or node.output[0]})"
         return
-    except onnx.shape_inference.InferenceError:
+    except (onnx.shape_inference.InferenceError, ValueError):
         sizes = " and ".join(str(value.shape) for value in known.values())
         values.problems[title(node)] = f"does not fit inputs of sizes {sizes} ({node.name or node.output[0]})"
         return
@@ -109,7 +107,12 @@ def _follow(node: NodeProto, values: Values, versions: Mapping[str, int]) -> Non
             values.problems[title(node)] = f"has a result whose size depends on data ({node.name or name})"
             return
     worked_out: dict[str, NDArray[Any]] = {}
-    if constant and small and sum(prod(s or ()) for _, s in types.values()) <= LARGEST_WORKED_OUT:
+    if (
+        constant
+        and small
+        and node.domain in ("", "ai.onnx")
+        and sum(prod(s or ()) for _, s in types.values()) <= LARGEST_WORKED_OUT
+    ):
         worked_out = _worked_out(node, known, versions)
     for name, (dtype, shape) in types.items():
         data = worked_out.get(name)
@@ -128,6 +131,9 @@ def _inferred(
     """Element type and shape (None: unknown) of each result, by ONNX's own inference."""
     import onnx
 
+    own = contributed(node, title(node), [known.get(name) for name in node.input])
+    if own is not None:
+        return {name: (result.dtype, result.shape) for name, result in own.items()}
     schema = onnx.defs.get_schema(node.op_type, versions.get(node.domain, 1), node.domain)
     types = {n: onnx.helper.make_tensor_type_proto(v.dtype, v.shape) for n, v in known.items()}
     data = {
