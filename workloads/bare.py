@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from tilewright.workloads.attention.choice import AttentionChoice, encoder_attend
+from tilewright.workloads.attention.choice import AttentionChoice, layer_choices, only_causal
+from tilewright.workloads.attention.mask_file import MaskFile, load, masked
+from tilewright.workloads.attention.scores import Scores
+from tilewright.workloads.attention.stack import block_attend, encoder_attend
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.description import Activation, Block, Model, Size, Workload, divisor_of
 from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.layers import Heads, attention_core, encoder_layer
 from tilewright.workloads.operators import MatmulShape
+from tilewright.workloads.pairs import Pairs
+from tilewright.workloads.steps import steps
 
 
 class Gemm(Workload):
@@ -47,6 +52,8 @@ class NamedGemm(Block):
     m: Size
     k: Size
     n: Size
+    batch: Size = 1
+    """Independent products, each with its own B."""
 
 
 def _distinct(gemms: tuple[NamedGemm, ...]) -> tuple[NamedGemm, ...]:
@@ -70,16 +77,13 @@ class Gemms(Workload):
     def lower(self) -> OperatorGraph:
         """One matmul each."""
         b = GraphBuilder(self.title, self.element)
-        out = [
-            b.matmul(
-                gemm.name,
-                b.input(f"{gemm.name}.a", (gemm.m, gemm.k)),
-                b.weight(f"{gemm.name}.b", (gemm.k, gemm.n)),
-                MatmulShape(1, gemm.m, gemm.k, gemm.n),
-                (gemm.m, gemm.n),
-            )
-            for gemm in self.gemms
-        ]
+        out = []
+        for gemm in self.gemms:
+            batch = () if gemm.batch == 1 else (gemm.batch,)
+            first = b.input(f"{gemm.name}.a", (*batch, gemm.m, gemm.k))
+            second = b.weight(f"{gemm.name}.b", (*batch, gemm.k, gemm.n))
+            shape = MatmulShape(gemm.batch, gemm.m, gemm.k, gemm.n)
+            out.append(b.matmul(gemm.name, first, second, shape, (*batch, gemm.m, gemm.n)))
         return b.finish(*out, family=self.family)
 
 
@@ -127,6 +131,23 @@ class Attention(Model):
     """Keys; by default as many as queries."""
     mask: Literal["none", "causal"] = "none"
     """`causal`: query i sees keys j <= i + kv_seq - seq; masked scores are computed as well."""
+    scores: Scores | None = None
+    """Where queries and keys come from, for a machine that predicts which scores matter; by default the
+    stated model draws them."""
+
+    attention: MaskFile | None = None
+    """Who sees whom, from a file, with `kernel: masked`; all scores are computed but by a unit that skips."""
+
+    @model_validator(mode="after")
+    def _masks_are_all_there_is(self) -> Attention:
+        if self.attention is None:
+            return self
+        if self.attention.kernel != "masked" or self.mask != "none" or self.kv_seq not in (None, self.seq):
+            raise ValueError(
+                "`attention`, masks from a file, takes `kernel: masked`, `mask: none` and as many keys as "
+                "queries"
+            )
+        return self
 
     @field_validator("mask")
     @classmethod
@@ -144,8 +165,20 @@ class Attention(Model):
         query = b.input("query", (self.batch, self.seq, heads.width))
         key = b.input("key", (self.batch, context, heads.kv_width))
         value = b.input("value", (self.batch, context, heads.kv_width))
+        if self.attention is not None:
+            masks = load(self.attention, self.heads, context)
+            out = masked(b, query, key, value, heads, self.attention, masks)
+            return b.finish(out, family=self.family)
         function = "scale_mask" if self.mask == "causal" else "scale"
-        return b.finish(attention_core(b, query, key, value, heads, function), family=self.family)
+        pairs = Pairs(heads, self.seq, context, causal=self.mask == "causal", scores=self.scores)
+        out = attention_core(b, query, key, value, heads, function, pairs=pairs)
+        return b.finish(out, family=self.family)
+
+
+def _causal_if_decoding(phase: str, info: ValidationInfo) -> str:
+    if phase == "decode" and info.data.get("causal") is False:
+        raise ValueError("only a causal layer takes one token at a time; set `causal` to true")
+    return phase
 
 
 class EncoderBlock(Model):
@@ -160,15 +193,24 @@ class EncoderBlock(Model):
     seq: Size = 128
     """Tokens of each sequence."""
     act: Activation = "gelu"
-    causal: bool = False
-    """Whether a token sees only itself and earlier ones; needs an `attention` mechanism that can."""
+    causal: bool | None = None
+    """Whether a token sees only itself and earlier ones (a decoder's layer); keys and values are kept. By
+    default where the mechanism can't look both ways, and in a decode step."""
+    phase: Annotated[Literal["prefill", "decode"], AfterValidator(_causal_if_decoding)] = "prefill"
+    """`decode`, where it is causal: one token, whose attention reads what the layer has kept of `seq` tokens,
+    the token itself included."""
     attention: AttentionChoice | None = None
     """Attention mechanism of every layer; by default dense."""
 
     def lower(self) -> OperatorGraph:
         """Projections, attention, feed-forward network, two residuals, two norms."""
         b = GraphBuilder(self.title, self.element)
-        attend = encoder_attend(self.attention, causal=self.causal)
-        x = b.input("x", (self.batch, self.seq, self.d))
+        (step,) = steps(self.seq, self.phase, generate=0)
+        (choice,) = layer_choices(self.attention, 1)
+        causal = self.causal
+        if causal is None:
+            causal = self.phase == "decode" or (choice is not None and only_causal(choice))
+        attend = block_attend(choice, step) if causal else encoder_attend(choice)
+        x = b.input("x", (self.batch, step.tokens, self.d))
         heads = Heads(self.heads, self.heads, self.d // self.heads)
         return b.finish(encoder_layer(b, x, heads, self.ffn, self.act, attend), family=self.family)
