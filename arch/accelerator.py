@@ -8,19 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, model_validator
 
-from tilewright.arch.dram_standards import complete_from_standard
+from tilewright.arch.block import Block, Bytes, Count, Cycles, Rate, Side
+from tilewright.arch.dram import Dram
+from tilewright.arch.network import MOST_CORES, Network
 from tilewright.arch.scaling import uncovered
+from tilewright.arch.sparse import AttentionUnit
 from tilewright.arch.technology_tables import Tables
 from tilewright.description.errors import InputError, Problem
 
@@ -33,25 +27,23 @@ ELEMENT_BITS: dict[str, int] = {
 }  # fmt: skip
 
 
-def _not_tiny(rate: float) -> float:
-    if rate < 1e-6:
-        raise ValueError(f"must be at least 1e-06, not {rate:g}")
-    return rate
+class Structured(Block):
+    """Support for N:M sparse weights: PEs hold only the `n` weights kept of each `m` along a column, and pick
+    their inputs by the weights' indices (Mishra et al., arXiv:2104.08378; Jeong et al., "VEGETA", HPCA 2023,
+    arXiv:2302.08687)."""
 
+    n: Count = 2
+    """Weights that are kept of a group, at most; matrices with fewer take as long."""
+    m: Annotated[int, Field(ge=2, le=64)] = 4
+    """Weights of a group."""
+    select_cycles: Cycles = 1
+    """Pipeline stages of the selection, paid once per tile."""
 
-# Beyond these limits lie slips of the keyboard, and times that no longer fit 64 bits.
-Side = Annotated[int, Field(gt=0, le=2**16)]
-Count = Annotated[int, Field(gt=0, le=10**6)]
-Bytes = Annotated[int, Field(gt=0, le=2**50)]
-Cycles = Annotated[int, Field(ge=0, le=10**9)]
-Rate = Annotated[PositiveFloat, Field(le=1e9), AfterValidator(_not_tiny)]
-Nanoseconds = Annotated[PositiveFloat, Field(le=1e6)]
-
-
-class Block(BaseModel):
-    """Base of every part of the description: frozen, and no key it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    @model_validator(mode="after")
+    def _keeps_a_part(self) -> Structured:
+        if self.n >= self.m:
+            raise ValueError(f"`n` ({self.n}) must be less than `m` ({self.m}), or nothing is left out")
+        return self
 
 
 class Array(Block):
@@ -78,6 +70,25 @@ class Array(Block):
     output_drain: Literal["ideal", "exposed", "shadow"] = "ideal"
     """How an output-stationary array's sums leave it: at no cost (the bare closed form), down the columns in
     `rows` cycles after each fold, or in the shadow of the next fold. Means nothing for other dataflows."""
+    structured: Structured | None = None
+    """Which N:M sparse weights it runs in n/m of the time. Without it, zeros are multiplied."""
+
+    @model_validator(mode="after")
+    def _structured_weights_stay(self) -> Array:
+        if self.structured is not None and self.dataflow == "input_stationary":
+            raise ValueError(
+                "`structured` needs a weight- or output-stationary array: where inputs are stationary, a "
+                "PE has no others to pick from"
+            )
+        return self
+
+    exp_macs: Annotated[int, Field(gt=0, le=1000)] | None = None
+    """Multiply-accumulates in which a PE takes an exponential (FuseMax: 6). With it, the order `fusemax` of
+    `mapper.attention` leaves the scores in the PEs: these find the maximum, take the exponentials and add
+    them up; the vector unit keeps each row's statistics and rescales."""
+    exp_pieces: Annotated[int, Field(gt=0, le=1000)] | None = None
+    """Pieces of the exponential's linear interpolation in an array with upward paths (FSA: 8), which the
+    order `fsa` needs."""
 
     @property
     def macs_per_cycle(self) -> int:
@@ -98,6 +109,9 @@ class VectorCycles(Block):
     """Also the cost of erf and of the logistic function."""
     move: Rate = 1.0
     """Copying one element (gathers, scatters, layout changes)."""
+    row_sum: Rate | None = None
+    """Adding up one element of a row of a softmax or norm, where the sum goes across lanes. Left out: that of
+    `add`."""
 
 
 class Vector(Block):
@@ -107,6 +121,9 @@ class Vector(Block):
     """Elements worked on in parallel."""
     startup_cycles: Cycles = 0
     """Pipeline fill paid once per tile."""
+    fused_exp: bool = False
+    """Whether softmax's exp(c x - maximum) is one operation of `cycles.exp`, masks included: the subtraction
+    takes no cycles of its own, nor, where scores and softmax run fused, do scaling and masking."""
     cycles: VectorCycles = VectorCycles()
 
 
@@ -131,95 +148,64 @@ class Buffer(Block):
         return self.banks * self.ports * self.width_bytes
 
 
-class IdealDram(Block):
-    """Memory that always has the operand ready: no time, but its traffic is counted."""
-
-    kind: Literal["ideal"]
-
-
-class FlatDram(Block):
-    """Memory with one bandwidth and one latency, whatever the addresses."""
-
-    kind: Literal["flat"]
-    bytes_per_cycle: Rate
-    """Sustained bandwidth of all channels together, per cycle of the accelerator's clock."""
-    latency_cycles: Cycles = 0
-    """From the request to the last beat, besides the transfer itself."""
-
-
-class BankedDram(Block):
-    """Memory with channels, banks and rows, whose time depends on how requests fall onto them.
-
-    `standard` fills in whatever the description leaves out, from `dram_standards.yaml`.
-    """
-
-    kind: Literal["banked"]
-    standard: str | None = None
-    """One of the shipped standards, e.g. `ddr4-2400`."""
-    channels: Count
-    """Parts with command and data buses of their own."""
-    banks: Count
-    """Banks of one channel (all bank groups together)."""
-    row_bytes: Bytes
-    """Bytes that one activation opens (a page of one channel)."""
-    bus_bytes: Bytes
-    """Width of one channel's data bus."""
-    transfers_per_second: Annotated[PositiveFloat, Field(ge=1, le=1e15)]
-    """Transfers per second on each data pin (2,400e6 for DDR4-2400)."""
-    burst_length: Count
-    """Transfers of one column command."""
-    t_rcd_ns: Nanoseconds
-    """From an activation to the first column command."""
-    t_rp_ns: Nanoseconds
-    """Length of a precharge."""
-    t_cl_ns: Nanoseconds
-    """From a column command to its first beat."""
-    t_ras_ns: Nanoseconds
-    """From an activation to the earliest precharge."""
-    t_rfc_ns: Annotated[float, Field(ge=0, le=1e6)]
-    """Length of one refresh."""
-    t_refi_ns: Nanoseconds
-    """Time between refreshes."""
-    interleave: Literal["channel-bank-row", "bank-channel-row", "row"] = "channel-bank-row"
-    """What changes first as the address grows by `interleave_bytes`: the channel, then the bank; the bank,
-    then the channel; or `row`: a channel's rows are filled bank by bank and the channel changes last."""
-    interleave_bytes: Bytes = 256
-    """Bytes that stay in one channel and bank before the address moves on."""
-
-    @field_validator("t_refi_ns")
-    @classmethod
-    def _refreshes_end(cls, t_refi_ns: float, info: ValidationInfo) -> float:
-        t_rfc_ns = info.data.get("t_rfc_ns", 0)
-        if t_rfc_ns >= t_refi_ns:
-            raise ValueError(
-                f"`t_refi_ns` ({t_refi_ns:g}) must exceed `t_rfc_ns` ({t_rfc_ns:g}), "
-                "or the memory does nothing but refresh"
-            )
-        return t_refi_ns
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_standard(cls, data: object) -> object:
-        return complete_from_standard(data)
-
-
-Dram = Annotated[IdealDram | FlatDram | BankedDram, Field(discriminator="kind")]
-
-
 class Dma(Block):
     """The engine that moves tiles between DRAM and the buffers, in program order."""
 
+    request_cycles: Cycles = 0
+    """Cycles for which each transfer holds the engine besides those of its data."""
     prefetch_bytes: Annotated[int, Field(ge=0, le=2**50)] = 16384
     """Room in its own FIFO for the first operands of the next operator, fetched while this one finishes."""
+    buffering: Literal["double", "single"] = "double"
+    """`double`: a tile's operands are loaded while the tile before is worked on, its result stored while the
+    next ones are. `single`: one after another; a load waits until the tile before has been worked on and its
+    result stored. (In fused attention and chains the vector unit still works beside the array.)"""
+    operand_slots: Annotated[int, Field(ge=2, le=16)] = 2
+    """Tiles of each operand of a matmul for which there is room at once: with more than two, loads run on
+    further (a FIFO of so many tiles). Only with `buffering: double`. Of matmuls that run fused, only those
+    have more than two whose tiles the workload prescribes, as far as they fit."""
+    store_share: Annotated[float, Field(ge=0.01, le=0.99)] | None = None
+    """Share of the bandwidth that stores have on a channel of their own, so that loads, which have the rest,
+    never wait for a result. Left out: one engine serves both in turn, at the whole bandwidth."""
+
+    @model_validator(mode="after")
+    def _two_channels_need_two_slots(self) -> Dma:
+        if self.store_share is not None and self.buffering == "single":
+            raise ValueError("`store_share` needs `buffering: double`: else loads wait for stores anyway")
+        if self.operand_slots > 2 and self.buffering == "single":
+            raise ValueError("`operand_slots` above 2 needs `buffering: double`: else there is one slot")
+        return self
+
+
+class Host(Block):
+    """Link to a host in whose memory activations are, so that DRAM holds weights only."""
+
+    bytes_per_cycle: Rate
+    """Bandwidth per cycle of the accelerator's clock. Not more than DRAM's counts."""
+    latency_cycles: Cycles = 0
+    """From the request to the last beat, besides the transfer itself. Not less than DRAM's counts."""
+
+
+AttentionOrder = Literal["unfused", "flat", "flash", "fusemax", "fsa"]
+ChainOrder = Literal["unfused", "fused"]
 
 
 class Mapper(Block):
-    """How hard the mapper searches."""
+    """How hard the mapper searches, and what it may fuse."""
 
     effort: Annotated[int, Field(ge=0, le=6)] = 3
     """Each level tries all the tilings of the level below and more."""
     resident_fractions: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = (0.0, 0.5, 0.75)
     """Shares of each buffer to try for keeping whole tensors between operators; the rest holds tiles."""
+    attention: Annotated[tuple[AttentionOrder, ...], Field(min_length=1)] = ("unfused",)
+    """Ways to run scores, softmax and context, of which the best is taken; only in `unfused` the scores are a
+    tensor of their own. `flat`: whole rows of scores at a time (FLAT). `flash`: tiles of scores, with running
+    maximum and sum (FlashAttention). `fusemax`: the same, with the array a tile ahead of the softmax
+    (FuseMax). `fsa`: the same, softmax and all within an array of `exp_pieces` (SystolicAttention)."""
+    flat_spills: bool = False
+    """Whether `flat` may have scores of rows that are too long for the buffers lie in DRAM."""
+    chains: Annotated[tuple[ChainOrder, ...], Field(min_length=1)] = ("unfused",)
+    """The same for two matmuls with at most element-wise work between them (a feed-forward network); `fused`:
+    tiles of the first one's result stay on chip."""
 
 
 def _covered_node(node_nm: float) -> float:
@@ -249,8 +235,8 @@ class TechnologyChoice(Block):
 
 
 COMPONENTS = (
-    "array", "registers", "vector", "network", "control", "dram", "dram_background", "leakage", "clock",
-    "total",
+    "array", "registers", "vector", "predictor", "network", "control", "dram", "dram_background", "leakage",
+    "clock", "total",
 )  # fmt: skip
 """Names of the other components in tables of energy and area; no buffer may take one."""
 
@@ -266,12 +252,18 @@ class Accelerator(Block):
     """The one clock to which all cycles refer."""
     cores: Count = 1
     """Cores work on the same operator, each on its own part; operands that they share are fetched once."""
+    network: Network | None = None
+    """What joins the cores and the memory; by default everything reaches every core at no cost."""
     array: Array
     vector: Vector
-    buffers: dict[str, Buffer] = {}
+    attention_unit: AttentionUnit | None = None
+    """How attention is run without the pairs that do not matter; by default dense, as any other matmul."""
+    buffers: dict[str, Buffer] = {}  # noqa: RUF012 - pydantic copies it
     """On-chip memories of each core, by name. Empty: unlimited and free."""
     dram: Dram
     dma: Dma = Dma()
+    host: Host | None = None
+    """Where activations come from and go to when they do not stay on chip; by default DRAM."""
     mapper: Mapper = Mapper()
     technology: TechnologyChoice = TechnologyChoice()
     """What it is made in; see docs/energy.md."""
@@ -282,6 +274,28 @@ class Accelerator(Block):
         if taken:
             message = f"{taken[0]!r} is the name of another component; call the buffer something else"
             raise InputError(Problem(message, key=f"buffers.{taken[0]}"))
+        return self
+
+    @model_validator(mode="after")
+    def _network_fits_its_cores(self) -> Accelerator:
+        network = self.network
+        if network is not None and self.cores > MOST_CORES:
+            message = f"networks are simulated for up to {MOST_CORES} cores, not {self.cores}; leave it out"
+            raise InputError(Problem(message, key="network"))
+        if network is not None and network.memory_cores > self.cores:
+            message = f"{network.memory_cores} memory cores, but only {self.cores} cores; give fewer"
+            raise InputError(Problem(message, key="network.memory_cores"))
+        return self
+
+    @model_validator(mode="after")
+    def _fsa_has_its_array(self) -> Accelerator:
+        array = self.array
+        if "fsa" not in self.mapper.attention:
+            return self
+        if array.exp_pieces is None or array.rows != array.cols or array.count != 1:
+            found = "" if array.exp_pieces is None else f", not {array.count} of {array.rows} x {array.cols}"
+            message = f"`fsa` needs one square array with `array.exp_pieces`{found}"
+            raise InputError(Problem(message, key="mapper.attention"))
         return self
 
     @model_validator(mode="after")

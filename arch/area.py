@@ -41,6 +41,11 @@ def areas_mm2(accelerator: Accelerator, technology: Technology) -> dict[str, flo
         "registers": scale * pes * pe_register_bits(array) * register,
         "vector": scale * lanes * lane_area_um2(accelerator, technology),
     }
+    if accelerator.attention_unit is not None:
+        count, bits = accelerator.attention_unit.predictor_size
+        if count:
+            each = predictor_figure(bits, technology, "area_um2")
+            parts["predictor"] = scale * cores * count * each
     for name, buffer in accelerator.buffers.items():
         parts[name] = cores * buffer.banks * bank_area_mm2(buffer, technology)
     parts["control"] = technology.value("logic.control_fraction") * sum(parts.values())
@@ -60,6 +65,14 @@ def mac_figure(array: Array, technology: Technology, figure: str) -> float:
         return technology.value(whole)
     multiply = technology.value(f"arithmetic.{array.operand}.multiply.{figure}")
     return multiply + technology.value(f"arithmetic.{array.accumulator}.add.{figure}")
+
+
+def predictor_figure(bits: int, technology: Technology, figure: str) -> float:
+    """A figure of a predictor's multiply-accumulate: operands of the next wider shipped integer type, sums of
+    16 bits."""
+    operand = next(width for width in (4, 8, 16) if bits <= width)
+    multiply = technology.value(f"arithmetic.int{operand}.multiply.{figure}")
+    return multiply + technology.value(f"arithmetic.int16.add.{figure}")
 
 
 def pe_register_bits(array: Array) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import ceil, sqrt
 from types import MappingProxyType
 
-from tilewright.arch.accelerator import ELEMENT_BITS, Accelerator, Array, BankedDram, FlatDram
+from tilewright.arch.accelerator import ELEMENT_BITS, Accelerator, Array
 from tilewright.arch.area import (
     FUNCTIONS,
     LANE_REGISTERS,
@@ -20,8 +20,10 @@ from tilewright.arch.area import (
     function_steps,
     mac_figure,
     pe_register_bits,
+    predictor_figure,
     vector_type,
 )
+from tilewright.arch.dram import BankedDram, FlatDram
 from tilewright.arch.technology import SourceRow, Technology, technology_of
 
 ZJ_PER_PJ = 10**9
@@ -44,6 +46,10 @@ class Actions:
     buffer_read_bytes: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
     buffer_write_bytes: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
     """Bytes moved through the ports of each buffer."""
+    predictor_macs: int = 0
+    """Multiply-accumulates of the attention unit's predictor."""
+    predictor: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
+    """Its other primitive operations, charged as the vector unit's are."""
     dram_read_bytes: int = 0
     dram_write_bytes: int = 0
     dram_activations: int = 0
@@ -57,6 +63,8 @@ class Actions:
             vector=_sum(self.vector, other.vector),
             buffer_read_bytes=_sum(self.buffer_read_bytes, other.buffer_read_bytes),
             buffer_write_bytes=_sum(self.buffer_write_bytes, other.buffer_write_bytes),
+            predictor_macs=self.predictor_macs + other.predictor_macs,
+            predictor=_sum(self.predictor, other.predictor),
             dram_read_bytes=self.dram_read_bytes + other.dram_read_bytes,
             dram_write_bytes=self.dram_write_bytes + other.dram_write_bytes,
             dram_activations=self.dram_activations + other.dram_activations,
@@ -70,6 +78,8 @@ class Actions:
             vector={name: number * count for name, number in self.vector.items()},
             buffer_read_bytes={name: number * count for name, number in self.buffer_read_bytes.items()},
             buffer_write_bytes={name: number * count for name, number in self.buffer_write_bytes.items()},
+            predictor_macs=self.predictor_macs * count,
+            predictor={name: number * count for name, number in self.predictor.items()},
             dram_read_bytes=self.dram_read_bytes * count,
             dram_write_bytes=self.dram_write_bytes * count,
             dram_activations=self.dram_activations * count,
@@ -96,6 +106,7 @@ class UnitCosts:
     dram_write: int
     """Per byte."""
     dram_activation: int
+    predictor_mac: int
 
 
 class EnergyModel:
@@ -127,6 +138,9 @@ class EnergyModel:
             "registers": (actions.macs + actions.gated_macs) * costs.registers,
             "vector": sum(count * costs.vector[name] for name, count in actions.vector.items()),
         }
+        if self.accelerator.attention_unit is not None:
+            other = sum(count * costs.vector[name] for name, count in actions.predictor.items())
+            parts["predictor"] = actions.predictor_macs * costs.predictor_mac + other
         for name in self.accelerator.buffers:
             parts[name] = (
                 reads.get(name, 0) * costs.buffer_read[name] + writes.get(name, 0) * costs.buffer_write[name]
@@ -204,12 +218,21 @@ def peak_power_w(accelerator: Accelerator) -> dict[str, float]:
         "array": accelerator.macs_per_cycle * costs.mac,
         "registers": accelerator.macs_per_cycle * costs.registers,
         "vector": cores * accelerator.vector.lanes * dearest,
+        **_predictor_peak(accelerator, costs),
         **{n: b * max(costs.buffer_read[n], costs.buffer_write[n]) for n, b in port_bytes.items()},
         "network": sum(port_bytes.values()) * costs.network + dram_bytes * costs.network_dram,
         "dram": dram_bytes * max(costs.dram_read, costs.dram_write),
     }
     watts = {name: energy * accelerator.clock_mhz * 1e6 / ZJ_PER_J for name, energy in per_cycle.items()}
     return watts | {name: mw * 1e-3 for name, mw in model.static_power_mw().items()}
+
+
+def _predictor_peak(accelerator: Accelerator, costs: UnitCosts) -> dict[str, float]:
+    """Every multiply-accumulator of the predictor busy, in zJ a cycle."""
+    if accelerator.attention_unit is None:
+        return {}
+    macs, _ = accelerator.attention_unit.predictor_size
+    return {"predictor": accelerator.cores * macs * costs.predictor_mac}
 
 
 def sources(accelerator: Accelerator) -> tuple[SourceRow, ...]:
@@ -279,7 +302,15 @@ def _unit_costs(accelerator: Accelerator, technology: Technology, area: Mapping[
         dram_read=_zj(8 * technology.value(f"dram.{kind}.read_pj_per_bit")) if kind else 0,
         dram_write=_zj(8 * technology.value(f"dram.{kind}.write_pj_per_bit")) if kind else 0,
         dram_activation=_zj(technology.value(f"dram.{kind}.activate_pj")) if kind else 0,
+        predictor_mac=_predictor_mac(accelerator, technology),
     )
+
+
+def _predictor_mac(accelerator: Accelerator, technology: Technology) -> int:
+    if accelerator.attention_unit is None:
+        return 0
+    count, bits = accelerator.attention_unit.predictor_size
+    return _zj(predictor_figure(bits, technology, "energy_pj")) if count else 0
 
 
 def _vector_costs(accelerator: Accelerator, technology: Technology) -> dict[str, int]:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -21,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from tilewright.description.documented import Documented
 from tilewright.description.errors import InputError, Problem
 
 Confidence = Literal["high", "medium", "low", "user"]
@@ -44,10 +44,10 @@ UNITS = {
 """Unit of a figure by the ending of its key; the longest ending that fits counts."""
 
 
-class _Table(BaseModel):
+class _Table(Documented):
     """Base of every part: frozen, no unknown keys, and written out without what it does not say."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, allow_inf_nan=False)
 
     @model_serializer(mode="wrap")
     def _without_gaps(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
