@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from tilewright.arch.accelerator import Operand
 from tilewright.dataflows.arith import Ints, ceil_div
-from tilewright.dataflows.machine import SLOTS, Machine
-from tilewright.dataflows.matmul import stream_counts
-from tilewright.dataflows.regions import MatmulSpec
-from tilewright.dataflows.systolic import TileCycles, tile_cycles
+from tilewright.dataflows.machine import Machine
+from tilewright.dataflows.specs import MatmulSpec
+from tilewright.dataflows.systolic import TileCycles, packed, tile_cycles
+from tilewright.dataflows.tiles import SPREAD, stream_counts
 from tilewright.dataflows.tiling import Order, Split, Tiling, sizes
 
 Floats = NDArray[np.float64]
@@ -57,7 +57,8 @@ def candidates(
     m, k, n, m_outer = _grid(spec, machine, split)
     core_m = ceil_div(m, cores) if split == "m" else m
     core_n = ceil_div(n, cores) if split == "n" else n
-    fits = _fits(spec, machine, core_m, k, core_n)
+    core_k = ceil_div(k, cores) if split == "k" else k
+    fits = _fits(spec, machine, split, core_m, core_k, core_n)
     m, k, n, m_outer = m[fits], k[fits], n[fits], m_outer[fits]
     products = ceil_div(shape.batch, cores) if split == "batch" else shape.batch
     m_tiles, k_tiles, n_tiles = _tiles(shape.m, m), _tiles(shape.k, k), _tiles(shape.n, n)
@@ -73,9 +74,9 @@ def candidates(
     first = _first_loads(spec, machine, split, m, k, n)
     starts = np.maximum(first, _first_loads(spec, machine, split, m, k, n, only_b=True) + _preload(machine))
     latency = machine.dram_latency
-    dma = np.maximum(_whole((loads + stores) / machine.peak_dram) - ends[0], 0) + ends[1]
+    dma = np.maximum(_whole((loads + stores) / machine.peak_moved) - ends[0], 0) + ends[1]
     loading, loading_operands = (
-        np.maximum(_whole(size / machine.peak_dram) - ends[0], 0) for size in (loads, operands)
+        np.maximum(_whole(size / machine.peak_moved) - ends[0], 0) for size in (loads, operands)
     )
     vector = first + _vector_work(spec, machine)
     ports = [_whole(size / width) for size, width in zip(streams, machine.widths, strict=True)]
@@ -88,10 +89,13 @@ def candidates(
     )
     chained = trips.chained(ticks, loaded, prefetched)
     waits = trips.between_outputs((m_outer, one_k, k_tiles >= 3), pause, prefetched)
-    work = np.maximum.reduce([paced + waits, ported, chained])
-    bound = np.maximum.reduce(
-        [starts + work + last, after_loads, dma + (latency if stores else 0), vector, *ports]
+    work = np.maximum.reduce(
+        [paced + waits, ported, chained] if machine.operand_slots <= 2 else [paced, ported]
     )
+    moved = dma + (latency if stores else 0)
+    if machine.slots == 1:  # loads, array and stores take turns
+        moved = moved + products * np.sum([each.count * each.cycles.stream for each in ticks], axis=0)
+    bound = np.maximum.reduce([starts + work + last, after_loads, moved, vector, *ports])
     return Candidates(m, k, n, m_outer, split, bound, loads + stores)
 
 
@@ -107,7 +111,12 @@ def splits(spec: MatmulSpec, machine: Machine) -> tuple[Split, ...]:
     """Ways to share a matmul among the cores."""
     if machine.cores == 1:
         return ("m",)
-    return ("batch", "m", "n") if spec.shape.batch > 1 else ("m", "n")
+    found: list[Split] = ["m", "n"]
+    if spec.shape.batch > 1:
+        found.append("batch")
+    if not spec.structured:  # whose groups of weights would be cut
+        found.append("k")
+    return tuple(found)
 
 
 def _grid(spec: MatmulSpec, machine: Machine, split: Split) -> tuple[Ints, Ints, Ints, Mask]:
@@ -118,11 +127,17 @@ def _grid(spec: MatmulSpec, machine: Machine, split: Split) -> tuple[Ints, Ints,
         "weight_stationary": (1, array.rows, array.cols),
         "input_stationary": (array.cols, array.rows, 1),
     }[array.dataflow]
-    shares = (machine.cores if split == "m" else 1, 1, machine.cores if split == "n" else 1)
+    shares = tuple(machine.cores if split == each else 1 for each in ("m", "k", "n"))
     axes = []
-    for extent, quantum, share in zip((shape.m, shape.k, shape.n), quanta, shares, strict=True):
+    group = array.structured.m if spec.structured and array.structured else 1
+    groups = (1, group, 1)
+    for extent, quantum, share, whole in zip(
+        (shape.m, shape.k, shape.n), quanta, shares, groups, strict=True
+    ):
         if machine.buffers:
-            per_core = sizes(ceil_div(extent, share), quantum, effort)
+            per_core = [
+                ceil_div(size, whole) * whole for size in sizes(ceil_div(extent, share), quantum, effort)
+            ]
             axes.append(np.unique(np.minimum(np.array(per_core, dtype=np.int64) * share, extent)))
         else:
             axes.append(np.array([extent], dtype=np.int64))
@@ -131,23 +146,36 @@ def _grid(spec: MatmulSpec, machine: Machine, split: Split) -> tuple[Ints, Ints,
     return m, k, n, m_outer
 
 
-def _fits(spec: MatmulSpec, machine: Machine, m: Ints, k: Ints, n: Ints) -> Mask:
+def _fits(spec: MatmulSpec, machine: Machine, split: Split, m: Ints, k: Ints, n: Ints) -> Mask:
     """Whether a core's tile has room in the buffers, in as many slots as are in flight."""
+    comes_in = _comes_in(machine, split)
     needs: dict[Operand, Floats] = {
         "input": np.zeros(m.shape),
         "weight": np.zeros(m.shape),
         "output": np.zeros(m.shape),
     }
-    needs["input"] += 0 if spec.a.resident else m * k * spec.a.bits
-    needs["input"] += m * n * sum(side.bits for side in spec.sides if not side.resident)
-    needs["weight"] += 0 if spec.b.resident else k * n * spec.b.bits
+    needs["input"] += m * k * spec.a.bits if comes_in[0] or not spec.a.resident else 0
+    needs["input"] += m * n * sum(side.bits for side in spec.sides if comes_in[2] or not side.resident)
+    needs["weight"] += k * n * spec.b.bits if comes_in[1] or not spec.b.resident else 0
     needs["weight"] += n * sum(each.bits for each in spec.constants if not each.resident)
     needs["output"] += m * n * max(machine.accumulator_bits, spec.out.bits)
     fits = np.ones(m.shape, dtype=np.bool_)
     for number, room in enumerate(machine.room_bytes):
-        here = [np.ceil(need / 8) for operand, need in needs.items() if machine.number(operand) == number]
-        fits &= sum(here) * SLOTS <= room
+        here = [
+            np.ceil(need / 8) * (machine.slots if operand == "output" else machine.operand_slots)
+            for operand, need in needs.items()
+            if machine.number(operand) == number
+        ]
+        fits &= sum(here) <= room
     return fits
+
+
+def _comes_in(machine: Machine, split: Split) -> tuple[bool, bool, bool]:
+    """Whether tiles of A, B and the tail's operands come from other cores where they stay on chip."""
+    if machine.network is None:
+        return False, False, False
+    spread = SPREAD[split]
+    return spread.a is not None, spread.b is not None, spread.out is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +187,7 @@ class _Ticks:
     k: Ints
     n: Ints
     core_m: Ints
+    core_k: Ints
     core_n: Ints
     last_k: bool
     """Whether they end an output tile."""
@@ -175,9 +204,11 @@ def _ticks(
     )
     for (m_count, m), (last_k, (k_count, k)), (n_count, n) in product(m_edges, enumerate(k_edges), n_edges):
         core_m = ceil_div(m, machine.cores) if split == "m" else m
+        core_k = ceil_div(k, machine.cores) if split == "k" else k
         core_n = ceil_div(n, machine.cores) if split == "n" else n
-        cycles = tile_cycles(machine.array, core_m, k, core_n)
-        yield _Ticks(m_count * k_count * n_count, m, k, n, core_m, core_n, bool(last_k), cycles)
+        cycles = tile_cycles(machine.array, core_m, core_k, core_n, structured=spec.structured)
+        count = m_count * k_count * n_count
+        yield _Ticks(count, m, k, n, core_m, core_k, core_n, bool(last_k), cycles)
 
 
 def _array_work(
@@ -195,7 +226,7 @@ def _array_work(
     for each in ticks:
         cycles = each.cycles
         last_ported, last = cycles.stream, cycles.stream + cycles.latency
-        for number, size in enumerate(_stream_bytes(spec, machine, each.core_m, each.k, each.core_n)):
+        for number, size in enumerate(_stream_bytes(spec, machine, each.core_m, each.core_k, each.core_n)):
             streamed[number] += each.count * size
             port = _whole(size / machine.widths[number])
             last_ported, last = np.maximum(last_ported, port), np.maximum(last, port)
@@ -220,6 +251,7 @@ class _Trips:
     def __init__(self, spec: MatmulSpec, machine: Machine, split: Split, full: _Ticks, products: int) -> None:
         self._spec, self._machine, self._full, self._products = spec, machine, full, products
         self._batch = min(machine.cores, spec.shape.batch) if split == "batch" else 1
+        self._sharers = machine.cores if split == "k" else 1
         self._has_sides = not all(each.resident for each in (*spec.sides, *spec.constants))
 
     def chained(self, ticks: list[_Ticks], loaded: tuple[Mask, Mask], prefetched: Ints) -> Ints:
@@ -277,12 +309,13 @@ class _Trips:
     def _trip(self, each: _Ticks, loaded: tuple[Mask, Mask]) -> Ints:
         """From free slots to the end of a tick's streaming; 0 where it loads nothing."""
         size = self._size(each, loaded)
-        cycles = _whole(size / self._machine.peak_dram) + self._machine.dram_latency + each.cycles.stream
+        cycles = _whole(size / self._machine.peak_moved) + self._machine.dram_latency + each.cycles.stream
         return np.where(size > 0, cycles, 0)
 
     def _tail(self, each: _Ticks) -> Ints:
         """From the end of a tick's streaming to that of the vector unit's work, if slots wait for that."""
-        work = self._spec.lane_cycles * each.core_m * each.core_n / self._machine.accelerator.vector.lanes
+        lanes = self._machine.accelerator.vector.lanes * self._sharers
+        work = self._spec.lane_cycles * each.core_m * each.core_n / lanes
         return (_whole(work) + each.cycles.latency) * self._has_sides
 
 
@@ -295,7 +328,8 @@ def _stream_bytes(spec: MatmulSpec, machine: Machine, m: Ints, k: Ints, n: Ints)
     """Bytes that the array moves through each buffer on one tile (the first along k: nothing read back)."""
     if not machine.buffers:
         return []
-    a_times, b_times, k_folds = stream_counts(machine, m, k, n)
+    held = packed(machine.array, k) if spec.structured else k
+    a_times, b_times, k_folds = stream_counts(machine, m, held, n)
     sizes_bytes = [np.zeros(m.shape) for _ in range(machine.buffers)]
     sizes_bytes[machine.number("input")] += m * k * a_times * spec.a.bits / 8
     sizes_bytes[machine.number("weight")] += k * n * b_times * spec.b.bits / 8
@@ -340,7 +374,7 @@ def _first_loads(
         size += batch * m * k * spec.a.bits / 8
     if not (spec.b.resident or spec.b.early):
         size += batch * k * n * spec.b.bits / 8
-    return np.where(size > 0, np.floor(size / machine.peak_dram).astype(np.int64) + machine.dram_latency, 0)
+    return np.where(size > 0, np.floor(size / machine.peak_moved).astype(np.int64) + machine.dram_latency, 0)
 
 
 def _last_tile(spec: MatmulSpec, machine: Machine, split: Split, m: Ints, n: Ints) -> Ints:
@@ -350,7 +384,7 @@ def _last_tile(spec: MatmulSpec, machine: Machine, split: Split, m: Ints, n: Int
     share = 1 if split == "batch" else machine.cores
     cycles = np.floor(spec.lane_cycles * m * n / share / machine.accelerator.vector.lanes)
     if not spec.out.resident:
-        cycles = cycles + np.floor(last_batch * m * n * spec.out.bits / 8 / machine.peak_dram)
+        cycles = cycles + np.floor(last_batch * m * n * spec.out.bits / 8 / machine.peak_moved)
         cycles = cycles + machine.dram_latency
     return np.asarray(cycles).astype(np.int64)
 

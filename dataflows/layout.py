@@ -10,8 +10,11 @@ from dataclasses import dataclass
 
 from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.mapper import Request
-from tilewright.dataflows.regions import Cut, MatmulSpec, Placement, Region, Spec, specify
+from tilewright.dataflows.regions import Cut, Region
+from tilewright.dataflows.specify import Placement, specify
+from tilewright.dataflows.specs import Spec, operands
 from tilewright.workloads.graph import Repeat
+from tilewright.workloads.operators import in_copies
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class _Layout:
         """Whether this is the run that brings a weight on chip."""
         if self.cut.graph.tensors[name].role != "weight" or self.first_use[name] != position:
             return False
-        return first or "{i}" in name
+        return first or in_copies(name)
 
     def _results_before(self, number: int, position: int, first: bool, block: _Block) -> set[str]:
         """Tensors made by the region before, by the names under which this one reads them."""
@@ -137,11 +140,7 @@ class _Layout:
 
 def _early_bytes(spec: Spec) -> int:
     """Bytes of a region's operands that can be fetched while the region before is running."""
-    if isinstance(spec, MatmulSpec):
-        operands = (spec.a, spec.b, *spec.sides, *spec.constants)
-    else:
-        operands = (*spec.inputs, *spec.constants)
-    return sum(operand.bytes for operand in operands if operand.early)
+    return sum(operand.bytes for operand in operands(spec) if operand.early)
 
 
 def _blocks(cut: Cut) -> list[_Block]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil
+from math import ceil, floor
 
 from tilewright.arch.accelerator import ELEMENT_BITS, Accelerator, Array, Operand
+from tilewright.arch.network import Network
 from tilewright.dataflows.memory import buffer_widths, peak_bytes_per_cycle, transfer_cycles
+from tilewright.dataflows.network import Pattern, best_rate, network_cycles
 from tilewright.dataflows.program import Transfer
 
 SLOTS = 2
@@ -62,9 +64,31 @@ class Machine:
         return int(self.accelerator.buffers[name].capacity_bytes * dict(self.set_aside).get(name, 0.0))
 
     @cached_property
+    def slots(self) -> int:
+        """Tiles of each operand and of the output that are on chip at once."""
+        return SLOTS if self.accelerator.dma.buffering == "double" else 1
+
+    @cached_property
+    def operand_slots(self) -> int:
+        """The same of the operands of a plain matmul."""
+        return self.accelerator.dma.operand_slots if self.slots == SLOTS else 1
+
+    @cached_property
     def peak_dram(self) -> float:
         """Bytes per cycle that no DRAM transfer can exceed."""
         return peak_bytes_per_cycle(self.accelerator.dram, self.accelerator.clock_mhz)
+
+    @cached_property
+    def network(self) -> Network | None:
+        """What joins the cores; None where it costs nothing."""
+        return self.accelerator.network if self.cores > 1 else None
+
+    @cached_property
+    def peak_moved(self) -> float:
+        """Bytes per cycle that loads and stores together can't exceed."""
+        if self.network is None or self.accelerator.dma.store_share is not None:
+            return self.peak_dram  # links work in both directions at once
+        return min(self.peak_dram, best_rate(self.network, self.cores))
 
     @cached_property
     def dram_latency(self) -> int:
@@ -72,7 +96,7 @@ class Machine:
         return transfer_cycles(self.accelerator.dram, self.accelerator.clock_mhz, 1, 1)[1]
 
     @cached_property
-    def _transfers(self) -> dict[tuple[int, int], tuple[int, int]]:
+    def _transfers(self) -> dict[tuple[int, int, Pattern, bool], tuple[int, int]]:
         """Known transfers; looked up far more often than a description can be hashed."""
         return {}
 
@@ -96,23 +120,71 @@ class Machine:
         """Number of the buffer that holds an operand, or -1."""
         return self._numbers[operand]
 
-    def dram_cycles(self, size_bytes: int, run_bytes: int | None = None) -> tuple[int, int]:
-        """(occupancy, latency) of a transfer in contiguous runs (default: one run)."""
-        key = size_bytes, run_bytes or size_bytes
+    def dram_cycles(
+        self,
+        size_bytes: int,
+        run_bytes: int | None = None,
+        pattern: Pattern = "all",
+        *,
+        store: bool = False,
+    ) -> tuple[int, int]:
+        """(occupancy, latency) of a transfer between DRAM and cores, in contiguous runs (default: one)."""
+        key = size_bytes, run_bytes or size_bytes, pattern, store
         if key not in self._transfers:
-            self._transfers[key] = transfer_cycles(self.accelerator.dram, self.accelerator.clock_mhz, *key)
+            dram = transfer_cycles(self.accelerator.dram, self.accelerator.clock_mhz, *key[:2])
+            links = self._network_cycles(pattern, size_bytes)
+            occupancy = ceil(dram[0] / self.dram_share(store=store))
+            occupancy += self.accelerator.dma.request_cycles if size_bytes else 0
+            self._transfers[key] = max(occupancy, links[0]), dram[1] + links[1]
         return self._transfers[key]
+
+    def dram_floor(self, loaded: float, stored: float) -> int:
+        """Cycles that transfers of so many bytes can't undercut."""
+        loads = self.peak_dram * self.dram_share(store=False)
+        stores = self.peak_dram * self.dram_share(store=True)
+        return floor(max((loaded + stored) / self.peak_moved, loaded / loads, stored / stores))
+
+    def dram_share(self, *, store: bool) -> float:
+        """Part of the bandwidth that stores have, or loads."""
+        share = self.accelerator.dma.store_share
+        if share is None:
+            return 1.0
+        return share if store else 1.0 - share
+
+    def _network_cycles(self, pattern: Pattern, size_bytes: int) -> tuple[int, int]:
+        if self.network is None or not size_bytes:
+            return 0, 0
+        return network_cycles(self.network, self.cores, pattern, size_bytes)
 
     def transfer(
         self, size_bytes: int, run_bytes: int, operand: Operand, *, early: bool = False, shared: bool = False
     ) -> Transfer:
         """The DMA job of moving a tile. `shared`: every core gets all of it, else each its part."""
-        occupancy, latency = self.dram_cycles(size_bytes, max(1, min(run_bytes, size_bytes)))
+        runs = max(1, min(run_bytes, size_bytes))
+        pattern: Pattern = "all" if shared else "parts"
+        store = operand == "output"
+        occupancy, latency = self.dram_cycles(size_bytes, runs, pattern, store=store)
+        host = self.accelerator.host
+        if host is not None and operand != "weight":
+            occupancy = max(occupancy, ceil(size_bytes / host.bytes_per_cycle))
+            latency = max(latency, host.latency_cycles)
         number = self.number(operand)
         per_core = size_bytes if shared else ceil(size_bytes / self.cores)
         ports = self.port_cycles(number, per_core)
         total = size_bytes * self.cores if shared else size_bytes
-        return Transfer(size_bytes, occupancy, latency, number, ports, total, early)
+        apart = store and self.accelerator.dma.store_share is not None
+        share = self.dram_share(store=store)
+        return Transfer(size_bytes, occupancy, latency, number, ports, total, early, apart, share)
+
+    def between_cores(self, size_bytes: int, operand: Operand, pattern: Pattern) -> Transfer | None:
+        """The job of moving a tile that is spread over the cores among them; None where that is free."""
+        if self.network is None:
+            return None
+        occupancy, latency = self._network_cycles(pattern, size_bytes)
+        number, shared = self.number(operand), pattern in ("gather", "reduce")
+        per_core = size_bytes if shared else ceil(size_bytes / self.cores)
+        total = size_bytes * self.cores if shared else size_bytes
+        return Transfer(0, occupancy, latency, number, self.port_cycles(number, per_core), total)
 
     def port_cycles(self, number: int, size_bytes: int) -> int:
         """Cycles of one core's buffer to move so many bytes."""

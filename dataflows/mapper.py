@@ -13,14 +13,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from tilewright.dataflows import bounds
-from tilewright.dataflows.machine import Machine
+from tilewright.dataflows.chain import chain_program
+from tilewright.dataflows.chain_tiling import ChainTiling, chain_bound, chain_tilings, chain_traffic
+from tilewright.dataflows.machine import SLOTS, Machine
 from tilewright.dataflows.matmul import program as matmul_program
-from tilewright.dataflows.program import Program
-from tilewright.dataflows.regions import MatmulSpec, RowsSpec, Spec
+from tilewright.dataflows.program import Program, totals, with_slots
 from tilewright.dataflows.rowwise import RowTiling, row_bound, row_program, row_tilings, row_traffic
 from tilewright.dataflows.schedule import region_cycles
+from tilewright.dataflows.sparse.program import UnitTiling, unit_program
+from tilewright.dataflows.specs import ChainSpec, MatmulSpec, RowsSpec, Spec, UnitSpec
 from tilewright.dataflows.tiling import Tiling
 from tilewright.description.errors import InputError
+
+AnyTiling = Tiling | RowTiling | ChainTiling | UnitTiling
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +43,22 @@ class Request:
 class Mapping:
     """A region's chosen loop nest and its exact cycles."""
 
-    tiling: Tiling | RowTiling | None
+    tiling: AnyTiling
     program: Program
     cycles: int
 
 
 def ends(request: Request, machine: Machine) -> tuple[int, int]:
     """DMA cycles spared by what was prefetched, and taken by prefetching for the next region."""
-    spared = int(-(-request.credit_bytes // machine.peak_dram)) if request.credit_bytes else 0
-    return spared, machine.dram_cycles(request.prefetch_bytes)[0]
+    spared = int(-(-request.credit_bytes // machine.peak_moved)) if request.credit_bytes else 0
+    return spared, int(machine.dram_cycles(request.prefetch_bytes)[0] * machine.dram_share(store=False))
 
 
 @dataclass(frozen=True)
 class Bound:
     """The least bound over all tilings, and the DRAM traffic of the tiling that has it."""
 
-    tiling: Tiling | RowTiling
+    tiling: AnyTiling
     cycles: int
     dram_read_bytes: int
     dram_write_bytes: int
@@ -66,6 +71,14 @@ def best_bound(request: Request, machine: Machine) -> Bound:
         tilings = _fitting_rows(spec, machine)
         read, written = row_traffic(spec, tilings[0])
         return Bound(tilings[0], row_bound(spec, machine, limits, tilings[0]), read, written)
+    if isinstance(spec, UnitSpec):
+        return _unit_bound(spec, machine, limits)
+    if isinstance(spec, ChainSpec):
+        bound, tiling = min(
+            ((chain_bound(spec, machine, limits, each), each) for each in _fitting_chain(spec, machine)),
+            key=lambda pair: pair[0],
+        )
+        return Bound(tiling, bound, *chain_traffic(spec, tiling))
     found = min(_fitting_matmul(request, spec, machine), key=lambda each: int(each.bound.min()))
     index = int(np.lexsort((found.traffic, found.bound))[0])
     written = 0 if spec.out.resident else spec.out.bytes
@@ -78,11 +91,16 @@ def bound_program(request: Request, bound: Bound, machine: Machine) -> Program:
     if isinstance(request.spec, RowsSpec):
         assert isinstance(bound.tiling, RowTiling)
         return row_program(request.spec, machine, bound.tiling)
+    if isinstance(request.spec, UnitSpec):
+        return unit_program(request.spec, machine)
+    if isinstance(request.spec, ChainSpec):
+        assert isinstance(bound.tiling, ChainTiling)
+        return chain_program(request.spec, machine, bound.tiling)
     assert isinstance(bound.tiling, Tiling)
     return matmul_program(request.spec, machine, bound.tiling)
 
 
-Known = dict[tuple[Request, Tiling | RowTiling], Mapping]
+Known = dict[tuple[Request, AnyTiling], Mapping]
 """Loop nests costed so far, on one accelerator: the cost does not depend on the room for tiles."""
 
 
@@ -90,6 +108,11 @@ def best_mapping(request: Request, machine: Machine, known: Known) -> Mapping:
     """The tiling of least exact cycles; among equals, of least DRAM traffic. `known` is added to."""
     if isinstance(request.spec, RowsSpec):
         return _best_rows(request, request.spec, machine)
+    if isinstance(request.spec, UnitSpec):
+        tiling = UnitTiling(request.spec.unit.kind)
+        return _evaluate(request, machine, tiling, unit_program(request.spec, machine))
+    if isinstance(request.spec, ChainSpec):
+        return _best_chain(request, request.spec, machine, known)
     return _best_matmul(request, request.spec, machine, known)
 
 
@@ -116,6 +139,36 @@ def _best_matmul(request: Request, spec: MatmulSpec, machine: Machine, known: Kn
     return best[1]
 
 
+def _unit_bound(spec: UnitSpec, machine: Machine, limits: tuple[int, int]) -> Bound:
+    """What each unit of the machine must do in any case: there is one order only."""
+    sums = totals(unit_program(spec, machine), machine.buffers)
+    moved = int((sums.dram_read + sums.dram_write) / machine.peak_moved)
+    dma = (max(0, moved - limits[0]) if limits[0] else sums.dma) + limits[1]
+    cycles = max(sums.array, sums.vector, sums.predict, dma, 1)
+    return Bound(UnitTiling(spec.unit.kind), cycles, sums.dram_read, sums.dram_write)
+
+
+def _best_chain(request: Request, spec: ChainSpec, machine: Machine, known: Known) -> Mapping:
+    limits = ends(request, machine)
+    ranked = sorted(
+        ((chain_bound(spec, machine, limits, each), each) for each in _fitting_chain(spec, machine)),
+        key=lambda pair: pair[0],
+    )
+    best: tuple[tuple[int, int], Mapping] | None = None
+    for bound, tiling in ranked:
+        if best is not None and bound >= best[0][0]:
+            break
+        mapping = known.get((request, tiling))
+        if mapping is None:
+            mapping = _evaluate(request, machine, tiling, chain_program(spec, machine, tiling))
+            known[request, tiling] = mapping
+        rank = mapping.cycles, sum(chain_traffic(spec, tiling))
+        if best is None or rank < best[0]:
+            best = rank, mapping
+    assert best is not None, "_fitting_chain found tilings"
+    return best[1]
+
+
 def _best_rows(request: Request, spec: RowsSpec, machine: Machine) -> Mapping:
     tilings = _fitting_rows(spec, machine)
     limit = row_bound(spec, machine, ends(request, machine), tilings[0])
@@ -130,8 +183,10 @@ def _best_rows(request: Request, spec: RowsSpec, machine: Machine) -> Mapping:
     return best
 
 
-def _evaluate(request: Request, machine: Machine, tiling: Tiling | RowTiling, program: Program) -> Mapping:
+def _evaluate(request: Request, machine: Machine, tiling: AnyTiling, program: Program) -> Mapping:
     prefetch = machine.dram_cycles(request.prefetch_bytes)
+    slots = machine.operand_slots if isinstance(request.spec, MatmulSpec) else machine.slots
+    program = program if slots == SLOTS else with_slots(program, slots)
     cycles = region_cycles(program, machine.buffers, request.credit_bytes, prefetch)
     return Mapping(tiling, program, cycles)
 
@@ -157,6 +212,17 @@ def _fitting_rows(spec: RowsSpec, machine: Machine) -> list[RowTiling]:
         raise InputError(
             f"buffers: no tile of an operator on {spec.rows} rows of {spec.cols} elements fits "
             f"{_rooms(machine)}; make a buffer larger"
+        )
+    return tilings
+
+
+def _fitting_chain(spec: ChainSpec, machine: Machine) -> list[ChainTiling]:
+    tilings = chain_tilings(spec, machine)
+    if not tilings:
+        shape, key = spec.first.shape, "attention" if spec.softmax else "chains"
+        raise InputError(
+            f"mapper.{key}: no tile of {' or '.join(spec.orders)} on {shape.m} x {shape.k} x {shape.n} fits "
+            f"{_rooms(machine)}; make a buffer larger, or let the mapper try `unfused` as well"
         )
     return tilings
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from functools import lru_cache
 from math import ceil, inf
 
-from tilewright.arch.accelerator import Accelerator, BankedDram, Dram, FlatDram, IdealDram
+from tilewright.arch.accelerator import Accelerator
+from tilewright.arch.dram import BankedDram, Dram, FlatDram, IdealDram
 
 _SIMULATED_PIECES = 4096
 """Longest part of a banked transfer that is stepped piece by piece; what is beyond goes on at its pace."""

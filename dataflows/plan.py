@@ -5,21 +5,20 @@ graph --cut--> regions --place tensors--> requests --map--> plan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
-from typing import TypeVar
 
 from tilewright.arch.accelerator import Accelerator, Operand
 from tilewright.dataflows.layout import Group, lay_out
 from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.mapper import Bound, Known, Mapping, Request, best_bound, best_mapping
-from tilewright.dataflows.regions import Cut, cut
+from tilewright.dataflows.regions import Cut, Region, cut
 from tilewright.dataflows.residency import resident_tensors
 from tilewright.description.errors import InputError
 from tilewright.workloads.graph import OperatorGraph
 
-Answer = TypeVar("Answer")
 _STAYING: tuple[Operand, ...] = ("input", "weight")
 """Operands that may stay on chip, in the buffers where they are kept."""
 
@@ -32,6 +31,15 @@ class Schema:
     machine: Machine
     resident: frozenset[str]
     groups: tuple[Group, ...]
+
+    @cached_property
+    def requests(self) -> dict[Request, int]:
+        """The distinct regions that it asks to be mapped, in order, and how often each runs."""
+        times: dict[Request, int] = {}
+        for group in self.groups:
+            for step in group.steps:
+                times[step.request] = times.get(step.request, 0) + group.times
+        return times
 
 
 @dataclass(frozen=True)
@@ -54,57 +62,79 @@ class Estimate:
 
 
 def plan(graph: OperatorGraph, accelerator: Accelerator) -> Plan:
-    """The mapping of least cycles.
+    """The mapping of least cycles; among equal divisions of the buffers, of the first.
 
+    Divisions are visited in the order of their lower bounds, and left as soon as they can't be the best.
     Raises `InputError` if the buffers are too small for any tile of an operator.
     """
     known: Known = {}
+    found = [(each.cycles, number, each) for number, each in enumerate(_estimates(graph, accelerator))]
+    best: tuple[int, int, Plan] | None = None
+    for _, number, each in sorted(found, key=lambda item: item[:2]):
+        mapped = _map(each, known, None if best is None else best[0] - (number > best[1]))
+        if mapped is not None:
+            best = mapped.cycles, number, mapped
+    assert best is not None, "_estimates yields at least one, and the first is not limited"
+    return best[2]
 
-    def solve(request: Request, machine: Machine) -> Mapping:
-        return best_mapping(request, machine, known)
 
-    schema, mappings = _least(graph, accelerator, solve, lambda mapping: mapping.cycles)
-    return Plan(schema, mappings, _total(schema, {r: m.cycles for r, m in mappings.items()}))
+def _map(bound: Estimate, known: Known, limit: int | None) -> Plan | None:
+    """The plan of one division of the buffers; None once it must exceed `limit` cycles."""
+    schema, cycles, mappings = bound.schema, bound.cycles, {}
+    for request, times in schema.requests.items():
+        if limit is not None and cycles > limit:
+            return None
+        mappings[request] = best_mapping(request, schema.machine, known)
+        cycles += times * (mappings[request].cycles - bound.bounds[request].cycles)
+    return Plan(schema, mappings, cycles) if limit is None or cycles <= limit else None
 
 
 def estimate(graph: OperatorGraph, accelerator: Accelerator) -> Estimate:
     """A lower bound on the cycles of every plan, from closed forms alone."""
-    schema, found = _least(graph, accelerator, best_bound, lambda bound: bound.cycles)
-    return Estimate(schema, found, _total(schema, {r: b.cycles for r, b in found.items()}))
+    return min(_estimates(graph, accelerator), key=lambda each: each.cycles)
 
 
-def _least(
-    graph: OperatorGraph,
-    accelerator: Accelerator,
-    solve: Callable[[Request, Machine], Answer],
-    cycles: Callable[[Answer], int],
-) -> tuple[Schema, dict[Request, Answer]]:
-    """The division of the buffers of least total cycles, and the answer for each of its requests."""
-    best: tuple[int, Schema, dict[Request, Answer]] | None = None
+def _estimates(graph: OperatorGraph, accelerator: Accelerator) -> list[Estimate]:
+    """The least bounds for each division of the buffers that leaves room for a tile of every operator."""
+    found: list[Estimate] = []
     failure: InputError | None = None
     for schema in _schemas(graph, accelerator):
-        requests = dict.fromkeys(step.request for group in schema.groups for step in group.steps)
         try:
-            answers = {request: solve(request, schema.machine) for request in requests}
+            bounds = {request: best_bound(request, schema.machine) for request in schema.requests}
         except InputError as error:
             failure = failure or error
             continue
-        total = _total(schema, {request: cycles(answer) for request, answer in answers.items()})
-        if best is None or total < best[0]:
-            best = total, schema, answers
-    if best is None:
+        cycles = sum(times * bounds[request].cycles for request, times in schema.requests.items())
+        found.append(Estimate(schema, bounds, cycles))
+    if not found:
         assert failure is not None, "_schemas yields at least one"
         raise failure
-    return best[1], best[2]
-
-
-def _total(schema: Schema, cycles: dict[Request, int]) -> int:
-    return sum(group.times * sum(cycles[step.request] for step in group.steps) for group in schema.groups)
+    return found
 
 
 def _schemas(graph: OperatorGraph, accelerator: Accelerator) -> Iterator[Schema]:
-    """One for each way to divide the buffers between tiles and tensors that stay."""
-    the_cut = cut(graph)
+    """One for each choice of what to fuse and each way to divide the buffers between tiles and tensors that
+    stay."""
+    for the_cut in _cuts(graph, accelerator):
+        yield from _divisions(the_cut, accelerator)
+
+
+def _cuts(graph: OperatorGraph, accelerator: Accelerator) -> Iterator[Cut]:
+    """What the mapper may fuse, and what not, as regions; equal ones once."""
+    mapper, seen = accelerator.mapper, set[tuple[Region, ...]]()
+    if accelerator.attention_unit is not None:
+        mapper = mapper.model_copy(update={"attention": ("flash",)})  # the unit is the order
+    choices = (
+        sorted({order != "unfused" for order in orders}) for orders in (mapper.attention, mapper.chains)
+    )
+    for attention, chains in product(*choices):
+        the_cut = cut(graph, attention=attention, chains=chains)
+        if the_cut.regions not in seen:
+            seen.add(the_cut.regions)
+            yield the_cut
+
+
+def _divisions(the_cut: Cut, accelerator: Accelerator) -> Iterator[Schema]:
     homes = sorted({str(accelerator.home(operand)) for operand in _STAYING}) if accelerator.buffers else []
     fractions = sorted({0.0, *accelerator.mapper.resident_fractions})
     seen: set[frozenset[str]] = set()

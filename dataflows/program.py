@@ -6,13 +6,19 @@ in `schedule` and the SimPy machine in `tilewright.sim` both follow, each on its
 
 1. The DMA engine serves, tick by tick: the tick's loads (weight, input, side), then the store of two ticks
    before. It starts a transfer when it is free, and a load not before the operands of two ticks before are
-   done with (they have two slots): the array has streamed them, or, where the tick has side loads, the
-   vector unit has worked on it. A transfer holds the engine for `occupancy` cycles and is complete `latency`
-   cycles after that.
+   done with (they have two slots; of `slots` before, where they have more): the array has streamed them, or,
+   where the tick has side loads, the vector unit has worked on it. Stores that are `apart` have an engine of
+   their own, which serves them in order and nothing else. A transfer holds the engine for `occupancy` cycles
+   and is complete `latency` cycles after that.
 2. The array streams a tick's operands from when the tick before has been streamed, the tick's weight (below)
    and input are there, and, for the first tick of an output tile, the output tile of two before has left its
-   slot. Streaming takes `array` cycles; the tick's results are complete `array_latency` cycles after it, and
-   meanwhile the next tick streams already.
+   slot (`middle` tiles have slots of their own, and are counted apart). Streaming takes `array` cycles; the
+   tick's results are complete `array_latency` cycles after it, and meanwhile the next tick streams already.
+   A tick that is `fed` streams what the vector unit makes of the results of an earlier one, the last that
+   `feeds` or the last but one: not before that unit has worked on it.
+   A unit beside the array (a predictor of sparse attention) may have work on a tick before the array has: it
+   serves the ticks in order, for `predict` cycles each, from when the tick's weight and input are there and
+   the operands of two ticks before are done with.
    The array has a second set of registers, free `array_shadow` cycles after the streaming of the tick that
    used it last (before its end, if that is negative). Where a tick takes `array_preload` cycles to shift its
    stationary operand in, it does so into that set: when the set is free and the weight is complete. A tick
@@ -23,18 +29,22 @@ in `schedule` and the SimPy machine in `tilewright.sim` both follow, each on its
    before, the vector unit's accesses for the tick before, the array's streams. Such an access starts when
    the port is free and the unit that makes it has started (the array: to stream). The unit goes on to the
    next tick, the results are complete, and the transfer ends, no earlier than these accesses.
+   Ticks that are `single` have one slot for their operands and one for an output tile (but `middle` ones
+   have two): the array waits for the output tile of one before, and the DMA engine serves the store of the
+   tick before first, then their loads, which wait until the operands of the tick before are done with; the
+   vector unit's accesses for the tick before and the read of its store come before the loads' fills.
 5. A region starts when everything of the one before is complete. Loads marked `early` (whose data did not
    come from the region before) cost no DMA time for the bytes that were prefetched; the prefetch itself
    stands in the DMA engine's order where the loads of one more tick would.
 
-Either all ticks of a program have work for the array, or none has. All orders are fixed, so every time is a
-maximum of sums of durations: shorter durations can't end later.
+Either all ticks of a program have work for the array, or none has; either all are `single`, or none is. All
+orders are fixed, so every time is a maximum of sums of durations: shorter durations can't end later.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from typing import Protocol, TypeVar
@@ -58,6 +68,15 @@ class Transfer:
     """Bytes through those ports, all cores together (more than `bytes` where cores share an operand)."""
     early: bool = False
     """A load that may be prefetched while the region before is still running."""
+    apart: bool = False
+    """A store on a channel of its own."""
+    share: float = 1.0
+    """Of the memory's bandwidth, that its channel has."""
+
+    @property
+    def busy(self) -> int:
+        """Cycles of all of the memory's bandwidth."""
+        return self.occupancy if self.share == 1.0 else int(self.occupancy * self.share)
 
 
 @dataclass(frozen=True)
@@ -83,6 +102,12 @@ class Tick:
     array_latency: int = 0
     """From the end of `array` to the last result."""
     array_ports: Ports = ()
+    predict: int = 0
+    """Cycles of the predictor, before the array may stream."""
+    feeds: bool = False
+    """Whether a later tick streams what the vector unit makes of its results."""
+    fed: int = 0
+    """Which tick before that `feeds` it streams: 1 the last, 2 the last but one; 0: none."""
     vector: int = 0
     vector_ports: Ports = ()
     store: Transfer | None = None
@@ -90,6 +115,12 @@ class Tick:
     """Whether it starts a new output tile."""
     closes_output: bool = False
     """Whether it ends one: its result leaves the accumulator."""
+    single: bool = False
+    """Whether its operands take the one slot that those of the tick before had, and its output tile too."""
+    slots: int = 2
+    """Of operands: its loads take that of the tick so many before. All ticks of a program have as many."""
+    middle: bool = False
+    """Whether its output tile is one of those that stay on chip for later ticks."""
     buffer_read: Ports = ()
     """Bytes that the array and the vector unit read from each buffer, all cores together."""
     buffer_write: Ports = ()
@@ -119,6 +150,22 @@ def unrolled(program: Program) -> Iterator[Tick]:
         else:
             for _ in range(item.times):
                 yield from unrolled(item.body)
+
+
+def with_slots(program: Program, slots: int) -> Program:
+    """The same ticks, with so many slots for operands; 1: and one for output tiles."""
+    known: dict[int, Tick | Loop] = {}  # equal items stay one object
+
+    def each(item: Tick | Loop) -> Tick | Loop:
+        if id(item) not in known:
+            known[id(item)] = (
+                replace(item, single=slots == 1, slots=max(2, slots))
+                if isinstance(item, Tick)
+                else Loop(item.times, tuple(each(inner) for inner in item.body))
+            )
+        return known[id(item)]
+
+    return tuple(each(item) for item in program)
 
 
 class Snapshot(Protocol):
@@ -199,6 +246,7 @@ class Totals:
     array_streaming: int
     array_shift: int
     vector: int
+    predict: int
     dma: int
     """Cycles that transfers hold the engine, before any prefetching."""
     dram_read: int
@@ -209,21 +257,22 @@ class Totals:
 
 def totals(program: Program, buffers: int) -> Totals:
     """Sum over all ticks, loops multiplied; `buffers` is the number of on-chip buffers."""
-    sums = [0] * (8 + 2 * buffers)
+    sums = [0] * (9 + 2 * buffers)
     _accumulate(program, 1, sums, buffers)
-    ticks, array, streaming, shift, vector, dma, dram_read, dram_write = sums[:8]
-    read, write = tuple(sums[8 : 8 + buffers]), tuple(sums[8 + buffers :])
-    return Totals(ticks, array, streaming, shift, vector, dma, dram_read, dram_write, read, write)
+    read, write = tuple(sums[9 : 9 + buffers]), tuple(sums[9 + buffers :])
+    ticks, array, streaming, shift, vector, predict, dma, dram_read, dram_write = sums[:9]
+    return Totals(ticks, array, streaming, shift, vector, predict, dma, dram_read, dram_write, read, write)
 
 
 def held_bytes(program: Program, buffers: int) -> Ports:
-    """Bytes of each buffer that the tiles under way take up at most: two of each load and of each store."""
+    """Bytes of each buffer that the tiles under way take up at most: two of each load and of each store, or
+    one where ticks are `single`."""
     held = [0] * buffers
     for tick in _distinct(program):
-        moved = [0] * buffers
+        moved, slots = [0] * buffers, 1 if tick.single else 2
         for transfer in (*tick.loads, *((tick.store,) if tick.store else ())):
             if transfer.buffer >= 0:
-                moved[transfer.buffer] += 2 * transfer.buffer_bytes
+                moved[transfer.buffer] += slots * transfer.buffer_bytes
         held = [max(pair) for pair in zip(held, moved, strict=True)]
     return tuple(held)
 
@@ -257,5 +306,5 @@ def _tick_row(tick: Tick, buffers: int) -> list[int]:
         read[stored.buffer] += stored.buffer_bytes
     dma = sum(t.occupancy for t in tick.loads) + (stored.occupancy if stored else 0)
     dram_read, dram_write = sum(t.bytes for t in tick.loads), stored.bytes if stored else 0
-    units = [1, tick.array, tick.array_streaming, tick.array_shift, tick.vector]
+    units = [1, tick.array, tick.array_streaming, tick.array_shift, tick.vector, tick.predict]
     return [*units, dma, dram_read, dram_write, *read, *write]

@@ -14,7 +14,9 @@ import numpy as np
 
 from tilewright.arch.accelerator import Accelerator
 from tilewright.dataflows.machine import Machine
-from tilewright.dataflows.regions import Cut, element_bits
+from tilewright.dataflows.regions import Cut
+from tilewright.dataflows.tensors import element_bits
+from tilewright.workloads.operators import in_copies
 
 
 @dataclass
@@ -96,10 +98,10 @@ def _lives(cut: Cut, accelerator: Accelerator) -> dict[str, _Life]:
         }
         for name in names - inner:
             tensor = graph.tensors[name]
-            copies = times if tensor.role == "weight" and "{i}" in name else 1
+            copies = times if tensor.role == "weight" and in_copies(name) else 1
             life = lives.setdefault(name, _Life())
             life.reach(position)
-            life.uses += 1 if "{i}" in name else times
+            life.uses += 1 if in_copies(name) else times
             size = int(-(-tensor.elements * element_bits(tensor, accelerator) // 8)) * copies
             life.size_bytes = max(life.size_bytes, size)
     return lives
@@ -111,7 +113,7 @@ def _span_blocks(cut: Cut, lives: dict[str, _Life]) -> None:
     for repeat in graph.repeats:
         inside = [p for p, region in enumerate(cut.regions) if repeat.start <= region.anchor < repeat.stop]
         read = {name for op in graph.operators[repeat.start : repeat.stop] for name in op.inputs}
-        for name in {n for n in read if "{i}" not in n} - {repeat.carry_in}:
+        for name in {n for n in read if not in_copies(n)} - {repeat.carry_in}:
             if name in lives:
                 lives[name].reach(inside[0])
                 lives[name].reach(inside[-1])

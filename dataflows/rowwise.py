@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from math import ceil, floor
 
 from tilewright.dataflows.arith import ceil_div
-from tilewright.dataflows.machine import SLOTS, Machine
+from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.program import Ports, Program, Tick, Transfer, merged
-from tilewright.dataflows.regions import Operand, RowsSpec
+from tilewright.dataflows.specs import Operand, RowsSpec
 from tilewright.dataflows.tiling import sizes
 
 
@@ -49,8 +49,8 @@ def _fits(spec: RowsSpec, machine: Machine, tiling: RowTiling) -> bool:
     cut = tiling.cols / spec.cols
     fixed = sum(ceil(o.elements * cut) * o.bits for o in spec.constants if not o.resident)
     needs = [0.0] * machine.buffers
-    needs[machine.number("input")] += ceil(loaded / 8) * SLOTS + ceil(fixed / 8)
-    needs[machine.number("output")] += ceil(made / 8) * SLOTS
+    needs[machine.number("input")] += ceil(loaded / 8) * machine.slots + ceil(fixed / 8)
+    needs[machine.number("output")] += ceil(made / 8) * machine.slots
     return all(need <= room for need, room in zip(needs, machine.room_bytes, strict=True))
 
 
@@ -143,9 +143,12 @@ def row_traffic(spec: RowsSpec, tiling: RowTiling) -> tuple[int, int]:
 def row_bound(spec: RowsSpec, machine: Machine, ends: tuple[int, int], tiling: RowTiling) -> int:
     """Cycles that no tiling like this one (rows whole, or rows cut) can undercut."""
     loaded, stored = row_traffic(spec, tiling)
-    dma = max(0, floor((loaded + stored) / machine.peak_dram) - ends[0]) + ends[1]
+    dma = max(0, floor((loaded + stored) / machine.peak_moved) - ends[0]) + ends[1]
     waits = not all(o.resident or o.early for o in (*spec.inputs, *spec.constants))
     latency = machine.dram_latency
     work = spec.lane_cycles * spec.rows * spec.cols / machine.cores / machine.accelerator.vector.lanes
     vector = max(1, floor(work)) + (latency if waits else 0) + (latency if stored else 0)
-    return max(vector, dma + (latency if stored else 0))
+    after = latency if stored else 0
+    if machine.slots == 1 and any(not o.resident for o in spec.inputs):
+        return max(vector, dma + after + max(1, floor(work)))  # loads, work and stores take turns
+    return max(vector, dma + after)

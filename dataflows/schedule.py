@@ -28,17 +28,23 @@ class Schedule:
 
     `behind` is the tick that the array has streamed and the vector unit has not worked on; `leaving` the one
     before, whose store has not started. `array` is when the next tick may stream, `shadow` when the array's
-    shadow registers are free.
+    shadow registers are free, `fed` when the vector unit had worked on the last tick that feeds, and
+    `fed_before` on the last but one. `slots`: when the last and the last but one output tile left theirs, of
+    ordinary tiles and of middle ones. `release`: when the operands of two ticks before were done with,
+    `older` those of three before, and so on, where there are more slots.
     """
 
     __slots__ = (
-        "array", "behind", "behind_ready", "behind_side", "credit_bytes", "dma", "done", "leaving",
-        "leaving_ready", "output_free", "ports", "release", "shadow", "vector",
+        "array", "behind", "behind_ready", "behind_side", "credit_bytes", "dma", "done", "fed", "fed_before",
+        "leaving", "leaving_ready", "older", "ports", "predictor", "release", "shadow", "slots", "stores",
+        "vector",
     )  # fmt: skip
 
     def __init__(self, buffers: int, credit_bytes: int) -> None:
         self.dma = self.array = self.shadow = self.vector = self.done = 0
-        self.release = self.output_free = 0
+        self.release = self.fed = self.fed_before = self.predictor = self.stores = 0
+        self.slots = [[0, 0], [0, 0]]
+        self.older: list[int] = []
         self.behind, self.leaving = _IDLE, _IDLE
         self.behind_ready = self.behind_side = self.leaving_ready = 0
         self.ports = [0] * buffers
@@ -52,10 +58,12 @@ class Schedule:
     def snapshot(self) -> Snapshot:
         """The state as it stands. Nothing still to come starts before `floor`, so earlier times are as good
         as that one; but for `shadow`, to which a tick's own cycles are added before anything waits for it."""
-        floor = min(self.release, self.array) if self.behind.array else self.release
+        floor = min([self.release, *self.older])
+        floor = min(floor, self.array) if self.behind.array else floor
         times = (
-            self.dma, self.array, self.vector, self.done, self.release, self.output_free,
-            self.behind_ready, self.behind_side, self.leaving_ready, *self.ports,
+            self.dma, self.array, self.vector, self.done, self.release, self.behind_ready, self.behind_side,
+            self.leaving_ready, self.predictor, self.stores, self.fed, self.fed_before, *self.slots[0],
+            *self.slots[1], *self.older, *self.ports,
         )  # fmt: skip
         relative = tuple([time - floor if time > floor else 0 for time in times])
         shadow = self.array - self.shadow
@@ -65,32 +73,53 @@ class Schedule:
         """Do at once what was done since then, so many times more."""
         cycles = periods * (self.snapshot().time - since.time)
         for name in (
-            "dma", "array", "shadow", "vector", "done", "release", "output_free", "behind_ready",
-            "behind_side", "leaving_ready",
+            "dma", "array", "shadow", "vector", "done", "release", "behind_ready", "behind_side",
+            "leaving_ready", "predictor", "stores", "fed", "fed_before",
         ):  # fmt: skip
             setattr(self, name, getattr(self, name) + cycles)
         self.ports = [port + cycles for port in self.ports]
+        self.older = [time + cycles for time in self.older]
+        self.slots = [[time + cycles for time in times] for times in self.slots]
 
     def finish(self, prefetch: tuple[int, int]) -> int:
         """The region's end: prefetch for the next region, last stores, everything complete."""
+        if self.behind.single:
+            self._clear()
         if prefetch[0]:
-            self.dma = max(self.dma, self.release) + prefetch[0]
+            self.dma = max(self.dma, self._free(self.behind)) + prefetch[0]
             self.done = max(self.done, self.dma + prefetch[1])
         self._store()
         self._vector()
         self._store()
-        return max(self.done, self.dma, self.vector, *self.ports)
+        return max(self.done, self.dma, self.stores, self.vector, *self.ports)
+
+    def _clear(self) -> None:
+        """Have the tick before leave: where operands have one slot, before this one's loads."""
+        self._vector()
+        self._store()
+        self.behind = self.leaving = _IDLE
 
     def _tick(self, tick: Tick) -> None:
-        weight = self._load(tick.weight) if tick.weight else 0
-        ready = self._load(tick.input) if tick.input else 0
+        if tick.single:
+            self._clear()
+        self.older += [0] * (tick.slots - 2 - len(self.older))  # at the start
+        free = self._free(tick)
+        weight = self._load(tick.weight, free) if tick.weight else 0
+        ready = self._load(tick.input, free) if tick.input else 0
+        if tick.predict:
+            self.predictor = ready = max(self.predictor, free, weight, ready) + tick.predict
         side = 0
         for transfer in tick.side:
-            side = max(side, self._load(transfer))
-        self._store()
-        self._vector()
+            side = max(side, self._load(transfer, free))
+        if not tick.single:
+            self._store()
+            self._vector()
+        if tick.fed:
+            ready = max(ready, self.fed if tick.fed == 1 else self.fed_before)
         if tick.opens_output:
-            ready = max(ready, self.output_free)
+            last = self.behind.closes_output and self.behind.middle == tick.middle
+            alone = tick.single and not tick.middle
+            ready = max(ready, self.slots[tick.middle][0 if last or alone else 1])
         ready = self._stream(tick, weight, ready) if tick.array else max(weight, ready)
         self.behind, self.behind_ready, self.behind_side = tick, ready, side
 
@@ -107,9 +136,13 @@ class Schedule:
         self.done = max(self.done, complete)
         return complete
 
-    def _load(self, transfer: Transfer) -> int:
-        """Serve a load; when it is complete."""
-        start = max(self.dma, self.release)
+    def _free(self, tick: Tick) -> int:
+        """When the slot of a tick's operands is free, or of those of one like it that comes next."""
+        return self.older[tick.slots - 3] if tick.slots > 2 else self.release
+
+    def _load(self, transfer: Transfer, free: int) -> int:
+        """Serve a load into a slot; when it is complete."""
+        start = max(self.dma, free)
         occupancy, latency = transfer.occupancy, transfer.latency
         if transfer.early and self.credit_bytes:
             fetched = min(self.credit_bytes, transfer.bytes)
@@ -123,12 +156,17 @@ class Schedule:
         """Serve the store of the tick that is leaving."""
         gone, transfer = self.leaving_ready, self.leaving.store
         if transfer is not None:
-            start = max(self.dma, gone)
-            self.dma = start + transfer.occupancy
-            gone = max(self.dma, self._access(transfer, start))
+            start = max(self.stores if transfer.apart else self.dma, gone)
+            end = start + transfer.occupancy
+            if transfer.apart:
+                self.stores = end
+            else:
+                self.dma = end
+            gone = max(end, self._access(transfer, start))
             self.done = max(self.done, gone + transfer.latency)
         if self.leaving.closes_output:
-            self.output_free = gone
+            slots = self.slots[self.leaving.middle]
+            slots[0], slots[1] = gone, slots[0]
 
     def _vector(self) -> None:
         """Serve the vector unit's part of the tick behind, which then is the one that leaves."""
@@ -136,6 +174,10 @@ class Schedule:
         if tick.vector:
             start = max(self.vector, ready, self.behind_side)
             self.vector = ready = max(start + tick.vector, self._accesses(start, tick.vector_ports))
+        if tick.feeds:
+            self.fed_before, self.fed = self.fed, ready
+        if self.older:
+            self.older = [self.release, *self.older[:-1]]
         self.release = ready if tick.side or not tick.array else self.array
         self.leaving, self.leaving_ready = tick, ready
 

@@ -17,6 +17,9 @@ Alone, a tile takes all three. On the bare machine (no overlap, one stationary r
 n (P + L + S), or n (L + S) output stationary, as SCALE-Sim v3 counts them. What a machine overlaps is said in
 its description; each form is stepped out PE by PE in `tilewright.sim.pe_array`, which does not know these
 formulas.
+
+Of N:M sparse weights an array that supports them holds (or, output stationary, streams) the kept ones only,
+so that K is n/m as long; picking the inputs that belong to them adds pipeline stages after the skew.
 """
 
 from __future__ import annotations
@@ -77,14 +80,26 @@ def folds(array: Array, m: Whole, k: Whole, n: Whole) -> tuple[Whole, Whole]:
     return ceil_div(all_folds, array.count), streamed
 
 
-def tile_cycles(array: Array, m: Whole, k: Whole, n: Whole) -> TileCycles[Whole]:
-    """Cycles of C[m, n] (+)= A[m, k] B[k, n]."""
+def packed(array: Array, k: Whole) -> Whole:
+    """Rows that are left of `k` rows of N:M sparse weights, whole groups of m first."""
+    if array.structured is None:
+        raise ValueError("this array does not pack weights")
+    kept, group = array.structured.n, array.structured.m
+    rest = k % group
+    return k // group * kept + rest - larger(rest - kept, 0)
+
+
+def tile_cycles(array: Array, m: Whole, k: Whole, n: Whole, *, structured: bool = False) -> TileCycles[Whole]:
+    """Cycles of C[m, n] (+)= A[m, k] B[k, n]; `structured`: B is N:M sparse as the array's are."""
+    select = 0
+    if structured and array.structured is not None:
+        k, select = packed(array, k), array.structured.select_cycles
     count, streamed = folds(array, m, k, n)
     skew = array.rows + array.cols - 2
     if array.fold_overlap:
-        fold, after, paid = streamed, skew, count * 0
+        fold, after, paid = streamed, skew + select, count * 0
     else:
-        fold, after, paid = streamed + skew, 0, count * skew
+        fold, after, paid = streamed + skew, select, count * skew
     shift = array.rows  # cycles to load a stationary operand, or to drain sums
     preload, latency, swap, shadow = 0, after, count * 0, count * 0
     if array.dataflow != "output_stationary":

@@ -10,7 +10,7 @@ from typing import Literal
 from tilewright.dataflows.arith import ceil_div
 
 Order = Literal["mn", "nm"]
-Split = Literal["batch", "m", "n"]
+Split = Literal["batch", "m", "n", "k"]
 
 _SPLITS_BY_EFFORT = (0, 0, 0, 8, 16, 32, 64)
 
@@ -28,7 +28,8 @@ class Tiling:
     split: Split
 
     def __str__(self) -> str:
-        return f"{self.m} x {self.k} x {self.n}, {self.order[0]} outer"
+        shared = f", cores share {self.split}" if self.split != "m" else ""
+        return f"{self.m} x {self.k} x {self.n}, {self.order[0]} outer{shared}"
 
 
 @lru_cache(maxsize=4096)
@@ -60,3 +61,15 @@ def spans(dimension: int, tile: int) -> Iterable[tuple[int, int]]:
     """(how many, of which size): full tiles, then the ragged last one; empty entries left out."""
     full, rest = divmod(dimension, tile)
     return [(count, size) for count, size in ((full, tile), (1, rest)) if count and size]
+
+
+def pieces(extent: int, step: int) -> Iterator[tuple[bool, bool, int, int]]:
+    """(first, last, size, how many) of the pieces of a dimension."""
+    count = ceil_div(extent, step)
+    if count == 1:
+        yield True, True, extent, 1
+        return
+    yield True, False, step, 1
+    if count > 2:
+        yield False, False, step, count - 2
+    yield False, True, extent - (count - 1) * step, 1
