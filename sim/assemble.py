@@ -4,109 +4,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from math import ceil
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tilewright import __version__
-from tilewright.arch.accelerator import IdealDram
+from tilewright.arch.dram import IdealDram
 from tilewright.arch.energy import Actions, EnergyModel, joules, picojoules
+from tilewright.dataflows.footprint import peak_memory_bytes
 from tilewright.dataflows.layout import Group, Step
-from tilewright.dataflows.machine import Machine
-from tilewright.dataflows.mapper import Bound, Request, bound_program
-from tilewright.dataflows.mapper import Mapping as RegionMapping
+from tilewright.dataflows.mapper import Request
 from tilewright.dataflows.plan import Schema
-from tilewright.dataflows.program import Totals, held_bytes, totals
-from tilewright.dataflows.regions import MatmulSpec, lane_cycles
-from tilewright.sim.event import RegionRun
+from tilewright.dataflows.sparse.program import choose
+from tilewright.dataflows.specs import UnitSpec
+from tilewright.dataflows.vector_unit import lane_cycles
+from tilewright.sim.cost import Cost
 from tilewright.sim.functional import Values
 from tilewright.sim.result import CounterSample, OperatorRow, Result, Slice, Traffic
-from tilewright.workloads.operators import MatmulShape, Operator
+from tilewright.sim.work import Work, works
+from tilewright.workloads.operators import MatmulShape, Operator, in_copy
 
 if TYPE_CHECKING:
     from tilewright.sim.run import Options
 
 TRACED_SLICES = 100_000
 """Slices per run that a trace keeps; later copies of repeated blocks then show operators only."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one run of a region takes."""
-
-    cycles: int
-    array: Mapping[str, int]
-    """The array's cycles by state; they add up to `cycles`."""
-    vector: Mapping[str, int]
-    dram: Mapping[str, int]
-    dram_read_bytes: int
-    dram_write_bytes: int
-    buffer_read_bytes: tuple[int, ...]
-    buffer_write_bytes: tuple[int, ...]
-    mapping: str
-    held_bytes: tuple[int, ...] = ()
-    """Room that its tiles take in each buffer."""
-    slices: tuple[Slice, ...] = ()
-
-
-def run_cost(run: RegionRun, request: Request, mapping: RegionMapping, machine: Machine) -> Cost:
-    """A simulated region's cost."""
-    sums: Totals = totals(mapping.program, machine.buffers)
-    tally, is_matmul = run.tally, isinstance(request.spec, MatmulSpec)
-    if is_matmul:
-        behind = max(0, min(run.last_vector, run.cycles) - run.last_array)
-        array = {
-            "busy": tally.array_busy,
-            "weight_shift": tally.weight_shift,
-            "fill_drain": tally.fill_drain,
-            "weight_stall": tally.weight_stall,
-            "input_stall": tally.input_stall,
-            "output_stall": tally.output_stall + run.cycles - run.last_array - behind,
-            "sram_port_stall": tally.port_stall,
-            "non_matrix": behind,
-        }
-    else:
-        array = {"busy": 0, "non_matrix": run.cycles}
-    rest = "idle" if is_matmul else "operand_stall"
-    return Cost(
-        cycles=run.cycles,
-        array=array,
-        vector={"busy": tally.vector_busy, rest: run.cycles - tally.vector_busy},
-        dram={"busy": tally.dma_busy, "idle": run.cycles - tally.dma_busy},
-        dram_read_bytes=sums.dram_read,
-        dram_write_bytes=sums.dram_write,
-        buffer_read_bytes=sums.buffer_read,
-        buffer_write_bytes=sums.buffer_write,
-        mapping=str(mapping.tiling),
-        held_bytes=held_bytes(mapping.program, machine.buffers),
-        slices=run.slices,
-    )
-
-
-def bound_cost(request: Request, bound: Bound, machine: Machine) -> Cost:
-    """A bounded region's cost: what binds it is not known, only what is busy in any case."""
-    spec, cycles = request.spec, bound.cycles
-    macs = spec.shape.macs if isinstance(spec, MatmulSpec) else 0
-    elements = spec.out.elements if isinstance(spec, MatmulSpec) else spec.rows * spec.cols
-    lanes = machine.cores * machine.accelerator.vector.lanes
-    busy = min(cycles, ceil(macs / machine.accelerator.macs_per_cycle))
-    vector = min(cycles, int(spec.lane_cycles * elements / lanes))
-    dram = min(cycles, int((bound.dram_read_bytes + bound.dram_write_bytes) / machine.peak_dram))
-    rest = "unattributed" if macs else "non_matrix"
-    program = bound_program(request, bound, machine)
-    sums = totals(program, machine.buffers)
-    return Cost(
-        cycles=cycles,
-        array={"busy": busy, rest: cycles - busy},
-        vector={"busy": vector, "idle": cycles - vector},
-        dram={"busy": dram, "idle": cycles - dram},
-        dram_read_bytes=bound.dram_read_bytes,
-        dram_write_bytes=bound.dram_write_bytes,
-        buffer_read_bytes=sums.buffer_read,
-        buffer_write_bytes=sums.buffer_write,
-        mapping=str(bound.tiling),
-        held_bytes=held_bytes(program, machine.buffers),
-    )
 
 
 @dataclass
@@ -126,17 +47,21 @@ class Assembly:
         machine, graph = self.schema.machine, self.schema.cut.graph
         accelerator = machine.accelerator
         rows, slices, counters = self._laid_out()
-        units = {unit: self._sum_states(unit) for unit in ("array", "vector", "dram")}
+        units = {unit: self._sum_states(unit) for unit in self._units()}
+        steps = [(group.times, step) for group in self.schema.groups for step in group.steps]
+        done = [(times, work) for times, step in steps for work in self._works(step)]
         area = self.energy.area_mm2
         ideal = isinstance(accelerator.dram, IdealDram)
         return Result(
             accelerator=accelerator.name,
             workload=graph.name,
             fidelity=self.options.fidelity,
-            cycles=sum(g.times * self.costs[s.request].cycles for g in self.schema.groups for s in g.steps),
+            cycles=sum(times * self.costs[step.request].cycles for times, step in steps),
             clock_mhz=accelerator.clock_mhz,
             parameters=graph.parameters,
-            macs=graph.macs,
+            macs=sum(times * work.macs for times, work in done),
+            useful_macs=sum(times * work.useful_macs for times, work in done),
+            peak_memory_bytes=peak_memory_bytes(graph, accelerator, self.schema.cut),
             peak_macs_per_cycle=accelerator.macs_per_cycle,
             peak_dram_bytes_per_cycle=None if ideal else machine.peak_dram,
             units=units,
@@ -146,11 +71,34 @@ class Assembly:
             provenance=self._provenance(),
             energy_j=joules(self._energy_zj()),
             area_mm2={"total": sum(area.values()), **area},
+            sparse_attention=self._choices(),
             sources=tuple(row.to_dict() for row in self.energy.sources()),
             slices=tuple(slices),
             counters=tuple(counters),
             outputs=self.outputs,
         )
+
+    def _units(self) -> tuple[str, ...]:
+        unit = self.schema.machine.accelerator.attention_unit
+        return ("array", "vector", "dram") if unit is None else ("array", "vector", "dram", "predictor")
+
+    def _works(self, step: Step) -> list[Work]:
+        """What each of a region's operators does."""
+        members = [self.schema.cut.graph.operators[i] for i in step.region.operators]
+        tiling = self.costs[step.request].tiling
+        return works(members, step.request.spec, tiling, self.schema.machine.array)
+
+    def _choices(self) -> dict[str, dict[str, float]]:
+        """How good the choice of each layer on a sparse-attention unit is; of copies once."""
+        found = {}
+        for group in self.schema.groups:
+            for step in group.steps:
+                spec = step.request.spec
+                if isinstance(spec, UnitSpec):
+                    chosen = choose(spec.unit, spec.pairs, self.schema.machine.array)
+                    name = self.schema.cut.graph.operators[step.region.anchor].name
+                    found[name] = {key: float(value) for key, value in asdict(chosen.quality).items()}
+        return found
 
     def _copies(self) -> Iterator[tuple[Group, int]]:
         for group in self.schema.groups:
@@ -188,11 +136,15 @@ class Assembly:
         unit's cycles are shared out by their work."""
         graph, cost = self.schema.cut.graph, self.costs[step.request]
         members = [graph.operators[i] for i in step.region.operators]
-        works = [lane_cycles(op, self.schema.machine.accelerator) for op in members]
-        vector = _shares(cost.vector["busy"], works)
+        vector = _shares(
+            cost.vector["busy"], [lane_cycles(op, self.schema.machine.accelerator) for op in members]
+        )
+        done = self._works(step)
+        array = _shares(cost.array["busy"], [float(work.macs) for work in done])
         anchor = members[0]
         rows = []
-        for op, busy, energy in zip(members, vector, self._member_energies(step, members), strict=True):
+        energies = self._member_energies(step, done)
+        for op, work, streaming, busy, energy in zip(members, done, array, vector, energies, strict=True):
             own = op is anchor
             rows.append(
                 OperatorRow(
@@ -201,14 +153,15 @@ class Assembly:
                     start=0,
                     end=0,
                     cycles=cost.cycles if own else 0,
-                    macs=op.macs,
-                    array_busy_cycles=cost.array["busy"] if own else 0,
+                    macs=work.macs,
+                    useful_macs=work.useful_macs,
+                    array_busy_cycles=streaming,
                     vector_busy_cycles=busy,
                     dram_busy_cycles=cost.dram["busy"] if own else 0,
                     dram_read_bytes=cost.dram_read_bytes if own else 0,
                     dram_write_bytes=cost.dram_write_bytes if own else 0,
                     shape=_shape(op),
-                    mapping=cost.mapping if own else "",
+                    mapping=str(cost.tiling) if own else "",
                     bound=_bound(cost) if own else "",
                     fused_into="" if own else anchor.name,
                     energy_pj=picojoules(energy),
@@ -216,14 +169,19 @@ class Assembly:
             )
         return rows
 
-    def _member_energies(self, step: Step, members: list[Operator]) -> list[dict[str, int]]:
+    def _member_energies(self, step: Step, done: list[Work]) -> list[dict[str, int]]:
         """Each operator's energy in zJ by component: the region's accesses and time are its anchor's."""
         cost = self.costs[step.request]
         names = self.schema.machine.names
         energies = []
-        for op in members:
-            actions = Actions(macs=op.macs, vector=dict(op.primitives))
-            if op is members[0]:
+        for number, work in enumerate(done):
+            actions = Actions(
+                macs=work.macs + work.array_steps,
+                vector=work.vector,
+                predictor_macs=work.predictor_macs,
+                predictor=work.predictor,
+            )
+            if number == 0:
                 moved = cost.dram_read_bytes + cost.dram_write_bytes
                 actions += Actions(
                     buffer_read_bytes=dict(zip(names, cost.buffer_read_bytes, strict=True)),
@@ -232,7 +190,7 @@ class Assembly:
                     dram_write_bytes=cost.dram_write_bytes,
                     dram_activations=self.energy.least_activations(moved),
                 )
-            cycles = cost.cycles if op is members[0] else 0
+            cycles = cost.cycles if number == 0 else 0
             energies.append(self.energy.run_zj(actions, cycles))
         return energies
 
@@ -241,8 +199,7 @@ class Assembly:
         whole: dict[str, int] = {}
         for group in self.schema.groups:
             for step in group.steps:
-                members = [self.schema.cut.graph.operators[i] for i in step.region.operators]
-                for parts in self._member_energies(step, members):
+                for parts in self._member_energies(step, self._works(step)):
                     for name, energy in parts.items():
                         whole[name] = whole.get(name, 0) + energy * group.times
         return whole
@@ -251,7 +208,8 @@ class Assembly:
         states: dict[str, int] = {"busy": 0}
         for group in self.schema.groups:
             for step in group.steps:
-                for state, count in getattr(self.costs[step.request], unit).items():
+                cost = self.costs[step.request]
+                for state, count in (getattr(cost, unit) or {"idle": cost.cycles}).items():
                     states[state] = states.get(state, 0) + count * group.times
         return states
 
@@ -286,11 +244,10 @@ class Assembly:
 
 
 def _placed(row: OperatorRow, copy: int, start: int, end: int) -> OperatorRow:
-    number = str(copy)
     return replace(
         row,
-        name=row.name.replace("{i}", number),
-        fused_into=row.fused_into.replace("{i}", number),
+        name=in_copy(row.name, copy),
+        fused_into=in_copy(row.fused_into, copy),
         start=start,
         end=end,
     )
@@ -322,6 +279,7 @@ def _bound(cost: Cost) -> str:
         "array": sum(cost.array.get(state, 0) for state in ("busy", "weight_shift", "fill_drain")),
         "vector": cost.vector["busy"],
         "dram": cost.dram["busy"],
+        "predictor": cost.predictor.get("busy", 0),
         "sram port": cost.array.get("sram_port_stall", 0) and cost.cycles,
     }
     return max(working, key=lambda unit: working[unit])

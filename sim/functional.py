@@ -19,7 +19,7 @@ import numpy.typing as npt
 from tilewright.description.errors import InputError
 from tilewright.sim import numerics
 from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.operators import MatmulShape, Operator, RowsShape
+from tilewright.workloads.operators import MatmulShape, Operator, RowsShape, in_copy
 
 Values = npt.NDArray[Any]
 Matmul = Callable[[Values, Values], Values]
@@ -58,9 +58,9 @@ def check(graph: OperatorGraph) -> None:
     missing: dict[str, str] = {}
     for op in graph.operators:
         if op.views:
-            missing.setdefault("a blocked matmul", op.name.replace("{i}", "0"))
+            missing.setdefault("a blocked matmul", in_copy(op.name, 0))
         elif op.kind != "matmul" and _model(op, graph) is None:
-            missing.setdefault(op.function or op.kind, op.name.replace("{i}", "0"))
+            missing.setdefault(op.function or op.kind, in_copy(op.name, 0))
     if missing:
         raise InputError(*(_no_model(what, name) for what, name in missing.items()))
 

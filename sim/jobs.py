@@ -14,14 +14,15 @@ class Job:
     """A tick on its way through the units. Each event's value is the time at which it happened."""
 
     __slots__ = (
-        "array_access", "array_done", "fills", "gone", "input", "ready", "released", "shifted", "side",
-        "store_access", "streamed", "tick", "vector_access", "weight", "work",
+        "array_access", "array_done", "fills", "gone", "input", "predicted", "ready", "released", "shifted",
+        "side", "store_access", "streamed", "tick", "vector_access", "weight", "work",
     )  # fmt: skip
 
     def __init__(self, env: simpy.Environment, tick: Tick) -> None:
         self.tick = tick
         self.weight, self.input, self.side = env.event(), env.event(), env.event()
         self.shifted, self.streamed, self.array_done = env.event(), env.event(), env.event()
+        self.predicted = env.event()
         self.ready = env.event() if tick.vector else self.array_done
         self.released = self.ready if tick.side or not tick.array else self.streamed
         self.gone = env.event() if tick.store else self.ready

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Literal
 
 from tilewright.sim.quantities import binary_bytes, count, fractional, percent, short
-from tilewright.sim.summary import BUSY, Share, Summary
+from tilewright.sim.summary import BUSY, Choice, Share, Summary
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -16,13 +16,23 @@ if TYPE_CHECKING:
 BUSY_COLOR = "#3b6fb6"
 IDLE_COLOR = "#9aa3ad"
 CAUSE_COLORS = ("#e08a3c", "#c8553d", "#8a6fb0", "#4f9d8f", "#d4b13f", "#b56a8e", "#8c6d52", "#5f7f8f")
-"""Colours of the stall causes in order; they read on white and on near-black."""
-
+"""Colours of categories in order; they read on white and on near-black."""
+PREDICTOR_COLOR = "#52b1c9"
+STATE_COLORS = {
+    BUSY: BUSY_COLOR, "idle": IDLE_COLOR,
+    **dict(zip(
+        ("weight_stall", "weight_shift", "fill_drain", "input_stall", "output_stall", "non_matrix",
+         "sram_port_stall", "unattributed"),
+        CAUSE_COLORS, strict=True,
+    )),
+    "operand_stall": CAUSE_COLORS[3], "vector_stall": "#8fbf5a", "prediction_stall": PREDICTOR_COLOR,
+}  # fmt: skip
+"""Colours of the states of every unit, the same in every figure of every run."""
 
 COMPONENT_COLORS = {
     "array": BUSY_COLOR, "registers": "#7fa6dc", "vector": "#8a6fb0", "network": "#8c6d52",
     "dram": "#e08a3c", "dram_background": "#edbf93", "leakage": "#9aa3ad", "clock": "#6b7580",
-    "control": "#b56a8e",
+    "control": "#b56a8e", "predictor": PREDICTOR_COLOR,
 }  # fmt: skip
 """Colours of what every accelerator has, in energy or in area."""
 BUFFER_COLORS = ("#4f9d8f", "#8fbf5a", "#d4b13f", "#2f7f6f", "#b5cf8a", "#5b8c3e")
@@ -34,8 +44,9 @@ def key_figures(summary: Summary) -> list[tuple[str, str]]:
         ("cycles", count(summary.cycles)),
         ("latency", f"{fractional(summary.latency_s, 's')} at {summary.clock_mhz:,g} MHz"),
         ("utilization", f"{percent(summary.utilization)} of {count(summary.peak_macs_per_cycle)} MACs/cycle"),
-        ("MACs", f"{count(summary.macs)} ({short(summary.macs)})"),
+        ("MACs", f"{count(summary.macs)} ({short(summary.macs)}{_useful(summary)})"),
         ("parameters", f"{count(summary.parameters)} ({short(summary.parameters)})"),
+        ("peak memory", binary_bytes(summary.peak_memory_bytes)),
         ("energy", f"{fractional(summary.energy_j, 'J')} ({_power(summary)})"),
         ("area", f"{summary.area_mm2:,.4g} mm²"),
     ]
@@ -47,11 +58,10 @@ def state_name(state: str) -> str:
 
 
 def state_colors(states: Sequence[str]) -> list[str]:
-    """A colour for each state: busy and idle have their own, the stall causes take theirs in order."""
-    fixed = {BUSY: BUSY_COLOR, "idle": IDLE_COLOR}
-    causes = [state for state in states if state not in fixed]
-    taken = {cause: CAUSE_COLORS[i % len(CAUSE_COLORS)] for i, cause in enumerate(causes)}
-    return [fixed.get(state) or taken[state] for state in states]
+    """A colour for each state; unknown ones take theirs in order."""
+    unknown = [state for state in states if state not in STATE_COLORS]
+    taken = {state: CAUSE_COLORS[i % len(CAUSE_COLORS)] for i, state in enumerate(unknown)}
+    return [STATE_COLORS.get(state) or taken[state] for state in states]
 
 
 def component_name(component: str) -> str:
@@ -83,6 +93,8 @@ def terminal(summary: Summary) -> Group:
         tables.append(_traffic_table(summary))
     if summary.components:
         tables.append(_components_table(summary))
+    if summary.choices:
+        tables.append(_choices_table(summary))
     if summary.slowest:
         tables.append(_operators_table(summary))
     return Group(title, *(part for table in tables for part in (Text(), table)))
@@ -191,6 +203,23 @@ def _components_table(summary: Summary) -> Table:
     return table
 
 
+CHOICE_COLUMNS = ("sparse attention", "kept", "recall", "kept weight", "imbalance")
+
+
+def choice_cells(choice: Choice) -> tuple[str, ...]:
+    """One for each of `CHOICE_COLUMNS`; empty where nothing is predicted."""
+    judged = (percent(part) if part is not None else "" for part in (choice.recall, choice.kept_weight))
+    return (choice.name, percent(choice.kept), *judged, f"{choice.imbalance:.2f}")
+
+
+def _choices_table(summary: Summary) -> Table:
+    first, *rest = CHOICE_COLUMNS
+    table = _table((first, "<"), *((name, ">") for name in rest))
+    for choice in summary.choices:
+        table.add_row(*choice_cells(choice))
+    return table
+
+
 def _operators_table(summary: Summary) -> Table:
     table = _table(
         ("slowest operators", "<"),
@@ -207,13 +236,20 @@ def _operators_table(summary: Summary) -> Table:
             percent(group.share),
             group.kind,
             group.bound,
-            group.shape or "various",
+            group.extent,
         )
     if summary.others.cycles:
         table.add_row(
             summary.others.name, count(summary.others.cycles), percent(summary.others.share), style="dim"
         )
     return table
+
+
+def _useful(summary: Summary) -> str:
+    """What is said of the MACs if not all of them are useful."""
+    if summary.useful_macs == summary.macs:
+        return ""
+    return f", {percent(summary.useful_macs / summary.macs)} useful"
 
 
 def _power(summary: Summary) -> str:

@@ -26,6 +26,9 @@ class OperatorRow:
     """Cycles by which the operator lengthens the run; these add up to the total. Zero for one that runs
     inside another's loop nest (`fused_into`)."""
     macs: int
+    useful_macs: int
+    """Those of `macs` that the workload's definition asks for; the others are padding of blocks and masked
+    pairs."""
     array_busy_cycles: int
     vector_busy_cycles: int
     dram_busy_cycles: int
@@ -82,6 +85,11 @@ class Result:
     clock_mhz: float
     parameters: int
     macs: int
+    """All that were done."""
+    useful_macs: int
+    """Those that the workload's definition asks for."""
+    peak_memory_bytes: int
+    """The most bytes of weights, KV caches and activations that are live at once, wherever they are kept."""
     peak_macs_per_cycle: int
     units: Mapping[str, Mapping[str, int]]
     """By unit (`array`, `vector`, `dram`): cycles by state; `busy` and the causes add up to `cycles`."""
@@ -96,6 +104,9 @@ class Result:
     """By component; `total` first, the sum of the others."""
     area_mm2: Mapping[str, float] = field(default_factory=dict)
     """By component; `total` first, the sum of the others."""
+    sparse_attention: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By scores operator on a sparse-attention unit: `pairs` that may be seen, those `kept`, and how good the
+    choice is (`recall`, `kept_mass`, `imbalance`; see `tilewright.dataflows.sparse.quality.Quality`)."""
     sources: tuple[Mapping[str, object], ...] = ()
     """Every constant behind the energy and area figures: constant, value, unit, node, source, confidence."""
     slices: tuple[Slice, ...] = ()
@@ -112,7 +123,7 @@ class Result:
     @property
     def utilization(self) -> float:
         """Useful MACs over peak MACs of all cycles."""
-        return self.macs / (self.peak_macs_per_cycle * self.cycles) if self.cycles else 0.0
+        return self.useful_macs / (self.peak_macs_per_cycle * self.cycles) if self.cycles else 0.0
 
     def to_dict(self) -> dict[str, object]:
         """The JSON object of `tilewright run --format json`."""
@@ -125,6 +136,8 @@ class Result:
             "clock_mhz": self.clock_mhz,
             "parameters": self.parameters,
             "macs": self.macs,
+            "useful_macs": self.useful_macs,
+            "peak_memory_bytes": self.peak_memory_bytes,
             "peak_macs_per_cycle": self.peak_macs_per_cycle,
             "peak_dram_bytes_per_cycle": self.peak_dram_bytes_per_cycle,
             "utilization": self.utilization,
@@ -137,6 +150,7 @@ class Result:
             "stalls": dict(self.stalls),
             "units": {name: dict(states) for name, states in self.units.items()},
             "operators": [row_dict(row) for row in self.operators],
+            "sparse_attention": {name: dict(found) for name, found in self.sparse_attention.items()},
             "provenance": dict(self.provenance),
             "sources": [dict(source) for source in self.sources],
         }

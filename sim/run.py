@@ -11,12 +11,13 @@ from tilewright.arch.accelerator import Accelerator
 from tilewright.dataflows.layout import Step
 from tilewright.dataflows.mapper import Request
 from tilewright.dataflows.plan import Plan, estimate, plan
-from tilewright.dataflows.regions import MatmulSpec
+from tilewright.dataflows.specs import ChainSpec, MatmulSpec, UnitSpec
 from tilewright.dataflows.tiling import Tiling
 from tilewright.description.errors import InputError
 from tilewright.sim import functional
 from tilewright.sim.array_model import TimedArrays
-from tilewright.sim.assemble import Assembly, Cost, bound_cost, run_cost
+from tilewright.sim.assemble import Assembly
+from tilewright.sim.cost import Cost, bound_cost, run_cost
 from tilewright.sim.event import RegionRun, run_region
 from tilewright.sim.functional import Values
 from tilewright.sim.result import Fidelity, Result
@@ -95,6 +96,11 @@ def _stepped(graph: OperatorGraph, accelerator: Accelerator, options: Options) -
             f"more than the {STEPPED_CYCLES:,} that are practical; use fidelity event, which gives the same"
         )
     steps = [step for group in the_plan.schema.groups for _ in range(group.times) for step in group.steps]
+    if any(isinstance(step.request.spec, ChainSpec | UnitSpec) for step in steps):
+        raise InputError(
+            "`cycle` fidelity steps one matmul at a time: leave `unfused` alone in mapper.attention and "
+            "mapper.chains and `attention_unit` out, or use fidelity event"
+        )
     matmuls = iter([step for step in steps if isinstance(step.request.spec, MatmulSpec)])
     costs: dict[Request, Cost] = {}
 

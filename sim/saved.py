@@ -52,6 +52,8 @@ def _result(data: Mapping[str, object]) -> Result:
         clock_mhz=_number(data["clock_mhz"]),
         parameters=_typed(data, "parameters", int),
         macs=_typed(data, "macs", int),
+        useful_macs=_typed(data, "useful_macs", int),
+        peak_memory_bytes=_typed(data, "peak_memory_bytes", int),
         peak_macs_per_cycle=_typed(data, "peak_macs_per_cycle", int),
         units={name: _cycles(states) for name, states in _mapping(data["units"]).items()},
         stalls=_cycles(data["stalls"]),
@@ -61,6 +63,7 @@ def _result(data: Mapping[str, object]) -> Result:
         peak_dram_bytes_per_cycle=None if peak is None else _number(peak),
         energy_j=_breakdown(data["energy_j"]),
         area_mm2=_breakdown(data["area_mm2"]),
+        sparse_attention={n: _breakdown(found) for n, found in _mapping(data["sparse_attention"]).items()},
         sources=tuple(_mapping(source) for source in _typed(data, "sources", list)),
     )
 

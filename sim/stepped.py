@@ -15,8 +15,9 @@ import simpy
 from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.matmul import Window, windows
 from tilewright.dataflows.program import Tick
-from tilewright.dataflows.regions import MatmulSpec
+from tilewright.dataflows.specs import MatmulSpec
 from tilewright.dataflows.tiling import Split, Tiling
+from tilewright.description.errors import InputError
 from tilewright.sim.array_model import Process
 from tilewright.sim.functional import Values
 from tilewright.sim.pe_array import PeArray, Tile
@@ -37,6 +38,11 @@ class SteppedArray:
 
     def __post_init__(self) -> None:
         shape = self.spec.shape
+        if self.spec.structured:
+            raise InputError(
+                "array.structured: `cycle` fidelity steps arrays that multiply zeros; leave it out, or use "
+                "fidelity event"
+            )
         self.c = np.zeros((shape.batch, shape.m, shape.n), dtype=np.result_type(self.a, self.b))
         self._windows = windows(self.spec, self.machine, self.tiling)
         self._cores = [PeArray(self.machine.array) for _ in range(self.machine.cores)]

@@ -13,6 +13,7 @@ from tilewright.sim.result import OperatorRow, Result
 
 BUSY = "busy"
 _NUMBERED = re.compile(r"(?:(?<=\.)|^)(\d+|decode\d+)(?=\.|$)")
+_COPIES = re.compile(r"\{[^}]*\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +60,14 @@ class OperatorGroup:
     kind: str
     shape: str
     """Empty where the members differ in it."""
+    along: tuple[str, ...]
+    """Matmuls and row operators that run within it, fused, by the last part of their names."""
     bound: str
     """What binds the members that take most of the cycles."""
     cycles: int
     share: float
     macs: int
+    useful_macs: int
     dram_bytes: int
     energy_pj: float
     own_cycles: int
@@ -74,6 +78,26 @@ class OperatorGroup:
     def label(self) -> str:
         """The name, and how many there are if there are several."""
         return f"{self.name} x{self.count}" if self.count > 1 else self.name
+
+    @property
+    def extent(self) -> str:
+        """The shape, and what runs along with it."""
+        return " + ".join((self.shape or "various", *self.along))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a sparse-attention unit kept; means over layers and decode steps that differ only in number."""
+
+    name: str
+    kept: float
+    """Of the pairs that may be seen, 0 to 1."""
+    recall: float | None
+    """Of each query's largest true scores, the share that is kept; None where nothing is predicted."""
+    kept_weight: float | None
+    """Of the true softmax, 0 to 1; None where nothing is predicted."""
+    imbalance: float
+    """Most scores kept of a query over the mean."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +112,10 @@ class Summary:
     clock_mhz: float
     utilization: float
     macs: int
+    useful_macs: int
     peak_macs_per_cycle: int
     parameters: int
+    peak_memory_bytes: int
     array: tuple[Share, ...]
     """`busy` first, then the stall causes, longest first; they add up to `cycles`."""
     traffic: tuple[MemoryTraffic, ...]
@@ -103,6 +129,8 @@ class Summary:
     area_mm2: float
     components: tuple[Component, ...]
     """Those with energy, most first, then those with area only; without those that have neither."""
+    choices: tuple[Choice, ...] = ()
+    """In program order; empty without a sparse-attention unit."""
 
     @property
     def energy_per_mac_pj(self) -> float | None:
@@ -124,8 +152,10 @@ def summary(result: Result, slowest: int = 10) -> Summary:
         clock_mhz=result.clock_mhz,
         utilization=result.utilization,
         macs=result.macs,
+        useful_macs=result.useful_macs,
         peak_macs_per_cycle=result.peak_macs_per_cycle,
         parameters=result.parameters,
+        peak_memory_bytes=result.peak_memory_bytes,
         array=_array_shares(result),
         traffic=_traffic(result),
         slowest=shown,
@@ -135,6 +165,7 @@ def summary(result: Result, slowest: int = 10) -> Summary:
         average_power_w=result.average_power_w,
         area_mm2=result.area_mm2.get("total", 0.0),
         components=components(result.energy_j, result.area_mm2),
+        choices=choices(result.sparse_attention),
     )
 
 
@@ -155,15 +186,40 @@ def components(energy_j: Mapping[str, float], area_mm2: Mapping[str, float]) -> 
     return tuple(sorted(found, key=lambda row: (-row.energy_j, -row.area_mm2)))
 
 
+def choices(found: Mapping[str, Mapping[str, float]]) -> tuple[Choice, ...]:
+    """`Result.sparse_attention` with the numbers of layers and decode steps folded."""
+    members: dict[str, list[Mapping[str, float]]] = {}
+    for name, quality in found.items():
+        members.setdefault(_NUMBERED.sub(_star, _COPIES.sub("*", name)), []).append(quality)
+    return tuple(_choice(name, each) for name, each in members.items())
+
+
+def _choice(name: str, members: list[Mapping[str, float]]) -> Choice:
+    def mean(key: str) -> float:
+        return sum(each[key] for each in members) / len(members)
+
+    predicts = mean("recall") > 0
+    return Choice(
+        name=name,
+        kept=_part(mean("kept"), mean("pairs")),
+        recall=mean("recall") if predicts else None,
+        kept_weight=mean("kept_mass") if predicts else None,
+        imbalance=mean("imbalance"),
+    )
+
+
 def operator_groups(operators: Iterable[OperatorRow], total_cycles: int) -> list[OperatorGroup]:
     """`operators` with the numbers of layers and decode steps folded, slowest first.
 
     Groups keep program order where they tie. Cycles, MACs and bytes are sums over the members.
     """
     members: dict[tuple[str, str], list[OperatorRow]] = {}
+    along: dict[str, list[str]] = {}
     for row in operators:
         members.setdefault((_NUMBERED.sub(_star, row.name), row.kind), []).append(row)
-    groups = [_group(name, rows, total_cycles) for (name, _), rows in members.items()]
+        if row.fused_into and row.kind != "elementwise":
+            along.setdefault(row.fused_into, []).append(row.name.rpartition(".")[2])
+    groups = [_group(name, rows, total_cycles, along) for (name, _), rows in members.items()]
     return sorted(groups, key=lambda group: -group.cycles)
 
 
@@ -176,7 +232,9 @@ def _star(match: re.Match[str]) -> str:
     return "decode*" if match.group().startswith("decode") else "*"
 
 
-def _group(name: str, rows: list[OperatorRow], total_cycles: int) -> OperatorGroup:
+def _group(
+    name: str, rows: list[OperatorRow], total_cycles: int, along: Mapping[str, list[str]]
+) -> OperatorGroup:
     cycles = sum(row.cycles for row in rows)
     bounds: dict[str, int] = {}
     for row in rows:
@@ -186,10 +244,12 @@ def _group(name: str, rows: list[OperatorRow], total_cycles: int) -> OperatorGro
         count=len(rows),
         kind=rows[0].kind,
         shape=rows[0].shape if len({row.shape for row in rows}) == 1 else "",
+        along=tuple(dict.fromkeys(part for row in rows for part in along.get(row.name, ()))),
         bound=max(bounds, key=lambda bound: bounds[bound]),
         cycles=cycles,
         share=_part(cycles, total_cycles),
         macs=sum(row.macs for row in rows),
+        useful_macs=sum(row.useful_macs for row in rows),
         dram_bytes=sum(row.dram_read_bytes + row.dram_write_bytes for row in rows),
         energy_pj=sum(row.energy_pj.get("total", 0.0) for row in rows),
         own_cycles=sum(own_cycles(row) for row in rows),

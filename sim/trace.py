@@ -144,6 +144,8 @@ def _other_data(result: Result, left_out: dict[str, str]) -> dict[str, object]:
         "workload": result.workload,
         "fidelity": result.fidelity,
         "cycles": result.cycles,
+        "macs": result.macs,
+        "useful_macs": result.useful_macs,
         "left_out": left_out,
     }
 
