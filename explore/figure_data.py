@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -88,7 +88,7 @@ def utilization_data(result: Result, bins: int = 240) -> UtilizationData:
     rows = result.operators
     return UtilizationData(
         edges=tuple(edges.tolist()),
-        array=_spread(rows, [row.macs / peak for row in rows], edges),
+        array=_spread(rows, [row.useful_macs / peak for row in rows], edges),
         vector=_spread(rows, [row.vector_busy_cycles for row in rows], edges),
         dram=_spread(rows, [row.dram_busy_cycles for row in rows], edges),
         average=result.utilization,
@@ -96,10 +96,15 @@ def utilization_data(result: Result, bins: int = 240) -> UtilizationData:
 
 
 def _spread(rows: Sequence[OperatorRow], amounts: Sequence[float], edges: np.ndarray) -> tuple[float, ...]:
-    """Each operator's amount of busy cycles, spread over its window, as a share of each bin."""
+    """Each operator's amount of busy cycles, spread over its window, as a share of each bin. What is fused
+    into another one shares that one's window."""
     windows: list[tuple[float, float, float]] = []
-    previous_end = 0.0
+    whole = dict.fromkeys((row.name for row in rows), 0.0)
     for row, amount in zip(rows, amounts, strict=True):
+        whole[row.fused_into if row.fused_into in whole else row.name] += amount
+    previous_end = 0.0
+    for row in rows:
+        amount = whole[row.name]
         start = max(0.0, min(max(row.start, previous_end), row.end - amount))
         previous_end = max(previous_end, row.end)
         if amount > 0 and row.end > start:
@@ -172,10 +177,10 @@ class RooflineData:
 def roofline_data(result: Result) -> RooflineData:
     """Intensity against speed, a point per operator group (Williams et al., CACM 52(4), 2009).
 
-    Speed is MACs over the group's own time (`OperatorGroup.own_cycles`), so that a point never lies above
-    its roof because a neighbour hid part of its time.
+    Speed is MACs (useful or not) over the group's own time (`OperatorGroup.own_cycles`), so that a point
+    never lies above its roof because a neighbour hid part of its time. Matmuls that are fused are one point.
     """
-    groups = [g for g in operator_groups(result.operators, result.cycles) if g.macs and g.own_cycles]
+    groups = [g for g in operator_groups(_whole(result.operators), result.cycles) if g.macs and g.own_cycles]
     points = tuple(
         RooflinePoint(
             label=group.label,
@@ -187,6 +192,15 @@ def roofline_data(result: Result) -> RooflineData:
         for group in groups
     )
     return RooflineData(points, result.peak_macs_per_cycle, result.peak_dram_bytes_per_cycle)
+
+
+def _whole(rows: Sequence[OperatorRow]) -> list[OperatorRow]:
+    """Matmuls that are fused into others added to them."""
+    macs: dict[str, int] = {}
+    for row in rows:
+        name = row.fused_into or row.name
+        macs[name] = macs.get(name, 0) + row.macs
+    return [replace(row, macs=macs[row.name]) for row in rows if not row.fused_into]
 
 
 @dataclass(frozen=True, slots=True)

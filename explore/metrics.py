@@ -1,20 +1,66 @@
-"""Dotted keys into the JSON object of a result: `cycles`, `energy_j.total`, `operators.0.cycles`."""
+"""Dotted keys into the JSON object of a result: `cycles`, `energy_j.total`, `operators.0.cycles`; and what is
+worked out of several: `100 * stalls.weight_stall / cycles`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import ast
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 from tilewright.description.errors import InputError
 from tilewright.description.names import nearest
 
 _MOST_LISTED = 12
+_KEY = re.compile(r"[A-Za-z_][\w-]*(?:\.[\w-]+)*")
+"""A dotted key in an expression."""
+_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
 
 def metric_value(figures: Mapping[str, object], metric: str) -> float:
-    """The number at a dotted key; an item of a list is named by its index.
+    """The number at a dotted key, or worked out of several by `+ - * /` and brackets, which have a blank on
+    either side, as keys may hold a `-`. An item of a list is named by its index.
 
     Raises `InputError` if there is no such key, or no number at it.
     """
+    if _KEY.fullmatch(metric):
+        return _key_value(figures, metric)
+    keys: list[str] = []
+
+    def numbered(key: re.Match[str]) -> str:
+        keys.append(key.group())
+        return f"k{len(keys) - 1}"
+
+    try:
+        tree = ast.parse(_KEY.sub(numbered, metric), mode="eval").body
+    except SyntaxError:
+        raise InputError(_no_expression(metric)) from None
+    known = {f"k{number}": key for number, key in enumerate(keys)}
+    return _worked_out(tree, lambda name: _key_value(figures, known[name]), metric)
+
+
+def _worked_out(node: ast.expr, value: Callable[[str], float], metric: str) -> float:
+    if isinstance(node, ast.Name):
+        return value(node.id)
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        return float(node.value)
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        left, right = (_worked_out(each, value, metric) for each in (node.left, node.right))
+        try:
+            return float(_OPERATORS[type(node.op)](left, right))
+        except ZeroDivisionError:
+            raise InputError(f"metric {metric!r} divides by zero here") from None
+    raise InputError(_no_expression(metric))
+
+
+def _no_expression(metric: str) -> str:
+    return (
+        f"metric {metric!r} can't be read; write a dotted key, or keys and numbers with `+ - * /` and "
+        "brackets between them"
+    )
+
+
+def _key_value(figures: Mapping[str, object], metric: str) -> float:
     found: object = figures
     parts = metric.split(".")
     for depth, part in enumerate(parts):

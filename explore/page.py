@@ -12,7 +12,8 @@ READINGS = {
     "utilization": (
         "Utilization over time",
         "Useful MACs as a share of the array's peak, and the busy share of the vector unit and the DRAM; "
-        "work is spread evenly over each operator. Where the array is low, what is high is the bottleneck.",
+        "work is spread evenly over each operator. Where the array is low, what is high is the bottleneck, "
+        "if it isn't the predictor of a sparse-attention unit (below).",
     ),
     "stalls": (
         "Where the cycles went",
@@ -52,6 +53,14 @@ READINGS = {
     ),
 }
 """By figure: its heading, and how to read it."""
+
+CHOICES = (
+    "What sparse attention keeps",
+    "Of the pairs of queries and keys that may be seen, those kept; of each query's largest true scores, and "
+    "of the true softmax, the shares among them (empty where nothing is predicted); most scores of a query "
+    "over the mean. Equal layers and decode steps folded.",
+)
+"""Heading and reading of the table of `Result.sparse_attention`."""
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -11,20 +11,28 @@ from typing import TYPE_CHECKING
 
 from tilewright.explore import energy_data, energy_figures, figures
 from tilewright.explore import figure_data as data
-from tilewright.explore.page import CSS, PAGE, READINGS
+from tilewright.explore.page import CHOICES, CSS, PAGE, READINGS
 from tilewright.sim.quantities import fractional, percent
-from tilewright.sim.render import component_colors, component_name, key_figures, state_colors, state_name
+from tilewright.sim.render import (
+    CHOICE_COLUMNS,
+    choice_cells,
+    component_colors,
+    component_name,
+    key_figures,
+    state_colors,
+    state_name,
+)
 from tilewright.sim.result import Result
 from tilewright.sim.sources import SOURCE_COLUMNS, citations, source_cells
-from tilewright.sim.summary import OperatorGroup, operator_groups, summary
+from tilewright.sim.summary import OperatorGroup, choices, operator_groups, summary
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _TABLE_ROWS = 40
 _COLUMNS = (
-    ("operator", ""), ("kind", ""), ("cycles", "n"), ("share", "n"), ("MACs", "n"), ("energy", "n"),
-    ("bound by", ""), ("shape", ""),
+    ("operator", ""), ("kind", ""), ("cycles", "n"), ("share", "n"), ("MACs", "n"), ("useful", "n"),
+    ("energy", "n"), ("bound by", ""), ("shape", ""),
 )  # fmt: skip
 """Headings of the table of operators, and the class of their cells (`n` for numbers)."""
 
@@ -51,7 +59,7 @@ def report_html(result: Result) -> str:
     from plotly.offline import get_plotlyjs
 
     title = escape(f"{result.workload} on {result.accelerator}")
-    figures_html = "".join(_section_html(section) for section in sections(result))
+    figures_html = "".join(_section_html(section) for section in sections(result)) + _choices_html(result)
     return PAGE.format(
         title=title,
         css=CSS,
@@ -143,13 +151,32 @@ def _operators_html(result: Result) -> str:
     return f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>{more}'
 
 
+def _choices_html(result: Result) -> str:
+    """What a sparse-attention unit kept; nothing if there is none."""
+    found = choices(result.sparse_attention)
+    if not found:
+        return ""
+    classes = ("", *["n"] * (len(CHOICE_COLUMNS) - 1))
+    rows = [_cells("td", choice_cells(choice), classes) for choice in found]
+    table = "".join((_cells("th", CHOICE_COLUMNS, classes), *rows))
+    return (
+        f'<section id="choices"><h2>{CHOICES[0]}</h2><p class="reading">{CHOICES[1]}</p>'
+        f'<div class="scroll"><table>{table}</table></div></section>\n'
+    )
+
+
+def _cells(tag: str, texts: Sequence[str], classes: Sequence[str]) -> str:
+    pairs = zip(texts, classes, strict=True)
+    return "<tr>" + "".join(f'<{tag} class="{css}">{escape(text)}</{tag}>' for text, css in pairs) + "</tr>"
+
+
 def _operator_row(group: OperatorGroup) -> str:
+    useful = percent(group.useful_macs / group.macs) if group.macs else ""
     cells = (
-        group.label, group.kind, f"{group.cycles:,}", percent(group.share), f"{group.macs:,}",
-        fractional(1e-12 * group.energy_pj, "J"), group.bound, group.shape or "various",
+        group.label, group.kind, f"{group.cycles:,}", percent(group.share), f"{group.macs:,}", useful,
+        fractional(1e-12 * group.energy_pj, "J"), group.bound, group.extent,
     )  # fmt: skip
-    pairs = zip(cells, _COLUMNS, strict=True)
-    return "<tr>" + "".join(f'<td class="{css}">{escape(text)}</td>' for text, (_, css) in pairs) + "</tr>"
+    return _cells("td", cells, [css for _, css in _COLUMNS])
 
 
 def _sources_html(result: Result) -> str:

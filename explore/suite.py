@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from tilewright.description.documented import Documented
 
 Evidence = Literal["silicon", "rtl", "synthesis", "model", "claim", "closed-form"]
 Fidelity = Literal["event", "analytic", "cycle"]
@@ -16,10 +18,10 @@ Tolerance = Annotated[float, Field(ge=0)]
 """A fraction: 0.1 is 10 %."""
 
 
-class Common(BaseModel):
+class Common(Documented):
     """What a case says, or the suite for all cases that don't."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, allow_inf_nan=False)
 
     accelerator: str | None = None
     """A preset's name, or a YAML file (relative to the suite's folder)."""
@@ -31,7 +33,8 @@ class Common(BaseModel):
     fidelity: Fidelity | None = None
     """By default `event`."""
     metric: str | None = None
-    """Dotted key of the JSON object that `tilewright run --format json` prints."""
+    """Dotted key of the JSON object that `tilewright run --format json` prints, or such keys with numbers,
+    `+ - * /` and brackets between them: `100 * stalls.weight_stall / cycles`."""
     unit: str | None = None
     """Of the measured figure; shown, not converted."""
     evidence: Evidence | None = None
@@ -40,19 +43,47 @@ class Common(BaseModel):
     """Where the measured figure comes from: paper and table, or repository and licence."""
 
 
+class Baseline(Documented):
+    """Another run that a case is compared with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    accelerator: str | None = None
+    """By default the case's."""
+    workload: str | None = None
+    """By default the case's, with its overrides of it."""
+    overrides: tuple[str, ...] = ()
+    """The case's `arch.` overrides are not taken over; its `workload.` ones are, where no `workload` is given
+    here, and these come after them."""
+
+
 class Case(Common):
     """One measured figure."""
 
     name: str = ""
     """What to call it; by default what is simulated."""
-    measured: Annotated[float, Field(gt=0)]
-    """The figure that the prediction is held against."""
+    points: bool = False
+    """Whether the figures are shares in per cent, whose error is their difference in points: 0.06 is 6
+    points, and so for tolerances."""
+    measured: Annotated[float, Field(json_schema_extra={"minimum": 0})]
+    """The figure that the prediction is held against. Above 0, unless compared in points."""
+    baseline: Baseline | None = None
+    """With it, the predicted figure is the baseline's over this case's: a speed-up, or by how much less
+    energy or traffic."""
     tolerance: Tolerance | None = None
     """Largest absolute error of this case, as a fraction; by default only the suite's mean is held."""
     model: str = ""
     """How the case was put into the simulator's terms, where that took a choice."""
     note: str = ""
     """Why the prediction is off, where it is."""
+
+    @field_validator("measured")
+    @classmethod
+    def _is_compared(cls, measured: float, info: ValidationInfo) -> float:
+        if measured < 0 or (measured == 0 and not info.data.get("points")):
+            hint = "; a share in per cent is compared by `points: true`" if measured == 0 else ""
+            raise ValueError(f"must be greater than 0, not {measured:g}{hint}")
+        return measured
 
 
 class Suite(Common):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +13,7 @@ from tilewright.description.names import unknown_message
 from tilewright.description.prefixes import PREFIXES
 from tilewright.description.reading import read, read_text
 from tilewright.description.yaml_text import Document, parse
-from tilewright.explore.suite import Case, Common, Fidelity, Quantity, Suite
+from tilewright.explore.suite import Baseline, Case, Common, Fidelity, Quantity, Suite
 from tilewright.explore.suite_table import Place, table_cases
 
 
@@ -39,6 +39,10 @@ class ResolvedCase:
     """Of the suite's file, for the files that the case names; None for a shipped suite."""
     predicted: float | None = None
     """Known without a simulation."""
+    points: bool = False
+    """Whether the figures are shares in per cent."""
+    baseline: ResolvedCase | None = None
+    """What the predicted figure is relative to."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def _completed(case: Case, suite: Suite) -> Case:
 def _resolved(case: Case, place: Place, folder: Path | None, *, names_machine: bool) -> ResolvedCase:
     assert case.accelerator is not None
     assert case.metric is not None
-    return ResolvedCase(
+    made = ResolvedCase(
         name=case.name or _label(case, names_machine),
         accelerator=case.accelerator,
         workload=case.workload,
@@ -131,6 +135,25 @@ def _resolved(case: Case, place: Place, folder: Path | None, *, names_machine: b
         note=_one_line(case.note),
         place=place,
         folder=folder,
+        points=case.points,
+    )
+    return made if case.baseline is None else replace(made, baseline=_baseline(made, case.baseline))
+
+
+def _baseline(case: ResolvedCase, baseline: Baseline) -> ResolvedCase:
+    """The run that a case is compared with."""
+
+    def place(key: str, message: str) -> Problem:
+        return case.place(f"baseline.{key}" if key in baseline.model_fields_set else key, message)
+
+    inherited = case.overrides if baseline.workload is None else ()
+    kept = [text for text in inherited if text.partition(".")[0] == "workload"]
+    return replace(
+        case,
+        accelerator=baseline.accelerator or case.accelerator,
+        workload=baseline.workload or case.workload,
+        overrides=(*kept, *baseline.overrides),
+        place=place,
     )
 
 
@@ -142,7 +165,15 @@ def _label(case: Case, names_machine: bool) -> str:
     """What is simulated, in short: the accelerator if the cases choose it, the workload, the overrides."""
     parts = [case.accelerator if names_machine or not case.workload else "", case.workload]
     keys = ", ".join(_without_prefix(text) for text in case.overrides)
-    return " ".join(part for part in (*parts, keys) if part)
+    over = ""
+    if case.baseline is not None:
+        named = (
+            case.baseline.accelerator,
+            case.baseline.workload,
+            *map(_without_prefix, case.baseline.overrides),
+        )
+        over = f"against {', '.join(text for text in named if text)}"
+    return " ".join(part for part in (*parts, keys, over) if part)
 
 
 def _without_prefix(override: str) -> str:
@@ -155,7 +186,7 @@ def _yaml_place(document: Document, suite: Suite, index: int) -> Place:
 
     def problem(key: str, message: str) -> Problem:
         above = key not in case.model_fields_set and key in suite.model_fields_set
-        path = (key,) if above else ("cases", index, key)
+        path: tuple[str | int, ...] = (key,) if above else ("cases", index, *key.split("."))
         return document.problem(message, path, ".".join(map(str, path)), at_key=False)
 
     return problem

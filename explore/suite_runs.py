@@ -55,11 +55,22 @@ class Run:
 def predictions(
     cases: Sequence[ResolvedCase], jobs: int = 1, progress: Progress | None = None
 ) -> list[float]:
-    """The predicted figure of each case, in order.
+    """The predicted figure of each case, in order; where a case has a baseline, that one's over its own.
 
     Raises `InputError` with every case's mistakes; descriptions that can't be read are found before anything
     is simulated.
     """
+    baselines = [case.baseline for case in cases if case.baseline is not None]
+    figures = iter(_figures([*cases, *baselines], jobs, progress))
+    own = [next(figures) for _ in cases]
+    return [
+        figure if case.baseline is None else next(figures) / figure
+        for case, figure in zip(cases, own, strict=True)
+    ]
+
+
+def _figures(cases: Sequence[ResolvedCase], jobs: int, progress: Progress | None) -> list[float]:
+    """The figure of each case by itself."""
     runs = _prepared(cases)
     found = {number: case.predicted for number, case in enumerate(cases) if case.predicted is not None}
     problems: list[Problem] = []

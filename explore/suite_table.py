@@ -51,13 +51,19 @@ def _bad_heads(heads: Sequence[str], source: str, lines: Sequence[str]) -> Itera
     place = _table_place(source, 1, lines[0] if lines else "", heads)
     known = list(Case.model_fields)
     for head in heads:
-        if head not in known and head.partition(".")[0] not in PREFIXES:
+        if head not in known and not _overrides(head):
             hint = closest(head, known)
             yield place(head, f"unknown column {head!r}, {hint or 'known: ' + ', '.join(known)}")
         if heads.count(head) > 1:
             yield place(head, f"column {head!r} stands here more than once")
     if "measured" not in heads:
         yield place("", "no column 'measured'")
+
+
+def _overrides(head: str) -> bool:
+    """Whether a column is an override by its key; `workload` alone names the workload."""
+    prefix, dot, _ = head.partition(".")
+    return bool(dot) and prefix in PREFIXES
 
 
 def _table_place(source: str, line: int, text: str, heads: Sequence[str]) -> Place:
@@ -74,7 +80,7 @@ def _table_place(source: str, line: int, text: str, heads: Sequence[str]) -> Pla
 def _table_case(row: Mapping[str, str], place: Place) -> Case:
     data: dict[str, Any] = {key: cell.strip() for key, cell in row.items() if cell.strip()}
     overrides = data.pop("overrides", "").split()
-    for key in [key for key in data if key.partition(".")[0] in PREFIXES]:
+    for key in filter(_overrides, list(data)):
         overrides.append(f"{key}={data.pop(key)}")
     data["overrides"] = overrides
     try:

@@ -36,10 +36,14 @@ class Outcome:
     source: str
     model: str
     note: str
+    points: bool = False
+    """Whether the figures are shares in per cent."""
 
     @property
     def error(self) -> float:
-        """Predicted over measured, less one."""
+        """Predicted over measured, less one; of shares in per cent the difference (0.06 is 6 points)."""
+        if self.points:
+            return (self.predicted - self.measured) / 100
         return self.predicted / self.measured - 1.0
 
     @property
@@ -79,9 +83,10 @@ class SuiteOutcome:
             found.append(f"{self.name}: MAPE {mape:.2f} % exceeds the tolerance of {allowed:g} %")
         for case in self.cases:
             if case.tolerance is not None and not case.passed:
-                error, allowed = 100 * case.error, 100 * case.tolerance
+                error, allowed, unit = 100 * case.error, 100 * case.tolerance, "pt" if case.points else "%"
                 found.append(
-                    f"{self.name}: {case.case}: error {error:+.2f} % exceeds the tolerance of {allowed:g} %"
+                    f"{self.name}: {case.case}: error {error:+.2f} {unit} exceeds the tolerance of "
+                    f"{allowed:g} {unit}"
                 )
         return tuple(found)
 
@@ -188,4 +193,5 @@ def _outcome(case: ResolvedCase, predicted: float) -> Outcome:
         source=case.source,
         model=case.model,
         note=case.note,
+        points=case.points,
     )

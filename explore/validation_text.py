@@ -35,13 +35,13 @@ def evidence(cases: Iterable[Outcome]) -> str:
 
 
 def _summary(suite: SuiteOutcome) -> tuple[str, ...]:
-    largest = max((case.error for case in suite.cases), key=abs)
+    largest = max(suite.cases, key=lambda case: abs(case.error))
     held = suite.tolerance is not None or any(case.tolerance is not None for case in suite.cases)
     verdict = "exceeded" if not suite.passed else "within" if held else "reported only"
     tolerance = "none" if suite.tolerance is None else _percent(suite.tolerance)
     return (
         suite.name, str(len(suite.cases)), evidence(suite.cases), _percent(suite.mape),
-        _signed(largest), tolerance, verdict,
+        _signed(largest.error, points=largest.points), tolerance, verdict,
     )  # fmt: skip
 
 
@@ -91,7 +91,8 @@ def _notes(cases: Sequence[Outcome]) -> Iterator[str]:
         model = f" Modelled: {case.model}." if case.model else ""
         why = f" Why it is off: {case.note}." if case.note else ""
         if model or why:
-            yield f"- **{number}, {case.case}, {case.metric}** ({_signed(case.error)}).{model}{why}\n"
+            error = _signed(case.error, points=case.points)
+            yield f"- **{number}, {case.case}, {case.metric}** ({error}).{model}{why}\n"
 
 
 def _number_of(case: Outcome, sources: Sequence[str]) -> str:
@@ -102,7 +103,7 @@ def _cells(case: Outcome) -> tuple[str, ...]:
     unit = "" if not case.unit or case.metric.endswith(case.unit) else f" ({case.unit})"
     return (
         case.case, case.metric + unit, _figure(case.measured), _figure(case.predicted),
-        _signed(case.error), case.evidence,
+        _signed(case.error, points=case.points), case.evidence,
     )  # fmt: skip
 
 
@@ -115,9 +116,9 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.2f} %"
 
 
-def _signed(fraction: float) -> str:
+def _signed(fraction: float, *, points: bool = False) -> str:
     """An error: exactly none is `0`, so that a small one does not look like it."""
-    return f"{100 * fraction:+.2f} %" if fraction else "0"
+    return f"{100 * fraction:+.2f} {'pt' if points else '%'}" if fraction else "0"
 
 
 def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
