@@ -19,7 +19,8 @@ from tilewright.description.errors import InputError
 from tilewright.description.prefixes import split_overrides
 
 if TYPE_CHECKING:
-    from tilewright.arch.accelerator import Accelerator, Dram
+    from tilewright.arch.accelerator import Accelerator
+    from tilewright.arch.dram import Dram
     from tilewright.workloads.graph import OperatorGraph
 
 
@@ -29,6 +30,7 @@ class Listed(StrEnum):
     ACCELERATORS = "accelerators"
     WORKLOADS = "workloads"
     ATTENTION = "attention"
+    COMPRESSION = "compression"
     TECHNOLOGIES = "technologies"
     SUITES = "suites"
 
@@ -45,11 +47,12 @@ def list_command(
     what: Annotated[Listed, typer.Argument(metavar="|".join(Listed), help="What to list.")],
     output_format: FormatOption = Format.TABLE,
 ) -> None:
-    """List presets, attention mechanisms, technology tables of energy and area, or validation suites."""
+    """List presets, mechanisms and techniques, technology tables of energy and area, or validation suites."""
     makers = {
         Listed.ACCELERATORS: _accelerator_rows,
         Listed.WORKLOADS: _workload_rows,
         Listed.ATTENTION: _attention_rows,
+        Listed.COMPRESSION: _compression_rows,
         Listed.TECHNOLOGIES: technology_rows,
         Listed.SUITES: suite_rows,
     }
@@ -76,6 +79,21 @@ def _attention_rows() -> list[dict[str, object]]:
             "citation": each.citation,
         }
         for kind, each in mechanisms().items()
+    ]
+
+
+def _compression_rows() -> list[dict[str, object]]:
+    from tilewright.workloads.compression.choice import compressions
+
+    return [
+        {
+            "kind": kind,
+            "title": each.title,
+            "changes": each.changes,
+            "citation": each.citation,
+            "oracle": each.oracle,
+        }
+        for kind, each in compressions().items()
     ]
 
 

@@ -33,7 +33,7 @@ def run_command(
         str,
         typer.Argument(
             metavar="WORKLOAD",
-            help="A preset's name, a YAML file, a Hugging Face config.json or a SCALE-Sim GEMM CSV.",
+            help="A preset's name, a YAML file, a Hugging Face config.json, an ONNX file or a SCALE-Sim CSV.",
         ),
     ],
     overrides: Overrides = None,
