@@ -1,7 +1,9 @@
-# Everything runs in .venv, which the first target that needs it makes from the machine's Python.
+# Everything runs in .venv, which the first target that needs it makes from the machine's Python; the oracles,
+# with PyTorch and the other public implementations, have .venv-oracles of their own.
 #
 #   make demo     install, simulate BERT-base on a shipped accelerator, write a report and a trace
 #   make test     install, then lint, types, layers and tests
+#   make test-oracles   compare every mechanism with its public implementation (installs 1.3 GB, torch mostly)
 #   make golden   rewrite what the tests compare with: the documents' output blocks and the JSON Schemas
 #   make bench    what the commands cost; `make bench-scalesim` sets it beside SCALE-Sim (a quarter of an hour)
 #   make clean    remove everything that these made
@@ -13,8 +15,11 @@ BIN := .venv/bin
 # setuptools warns at length that ./tilewright might be imported in place of the install; here they are the same
 PIP_INSTALL := PYTHONWARNINGS='ignore:Editable installation' \
     $(BIN)/python -m pip install --quiet --disable-pip-version-check
+ORACLES_INSTALL := .venv-oracles/bin/python -m pip install --quiet --disable-pip-version-check --no-deps
+TORCH := torch==2.13.0
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test lint golden bench bench-scalesim clean
+.PHONY: demo test test-oracles lint golden bench bench-scalesim clean
 
 demo: .venv/.installed
 	@mkdir -p demo
@@ -23,6 +28,9 @@ demo: .venv/.installed
 test: lint
 	$(BIN)/python -m pytest -q -n 2 -m 'not slow'
 	$(BIN)/python -m pytest -q -m slow
+
+test-oracles: .venv-oracles/.installed
+	.venv-oracles/bin/python -m pytest -q tests/oracles
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check
@@ -35,6 +43,7 @@ golden: .venv/.installed-dev
 	$(BIN)/tilewright schema workload > docs/schema/workload.schema.json
 	$(BIN)/tilewright schema suite > docs/schema/suite.schema.json
 	$(BIN)/python docs/regenerate.py
+	$(BIN)/python -m docs.validation_plot
 
 bench: .venv/.installed
 	$(BIN)/python -m benchmarks.speed
@@ -44,7 +53,7 @@ bench-scalesim: .venv/.installed
 	$(BIN)/python -m benchmarks.scalesim --size 32
 
 clean:
-	rm -rf .venv .venv-scalesim demo build dist *.egg-info
+	rm -rf .venv .venv-oracles .venv-scalesim demo build dist *.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -60,3 +69,16 @@ clean:
 .venv/.installed-dev: pyproject.toml | .venv/bin/python
 	$(PIP_INSTALL) --editable '.[dev]'
 	@touch .venv/.installed $@
+
+# Made from nothing again when the pinned versions change. Nothing is resolved: the list is complete, and several of
+# its packages ask for other versions of torch or transformers than run here. torch comes without CUDA: PyPI's build
+# for Linux does not load without gigabytes of nvidia packages. Where no configured index has the CPU build, PyTorch's
+# own is asked. deepspeed is a source package; built beside the others it needs no compiler.
+.venv-oracles/.installed: tests/oracles/requirements.txt
+	@test -n "$(PYTHON)" || { echo 'no Python 3.11 or newer with its venv module found; try: make PYTHON=/path/to/python3' >&2; exit 1; }
+	rm -rf .venv-oracles
+	$(PYTHON) -m venv .venv-oracles
+	$(ORACLES_INSTALL) '$(TORCH)+cpu' || $(ORACLES_INSTALL) --index-url $(TORCH_INDEX) '$(TORCH)'
+	$(ORACLES_INSTALL) --requirement tests/oracles/requirements.txt
+	DS_BUILD_OPS=0 $(ORACLES_INSTALL) --no-build-isolation deepspeed==0.12.6
+	@touch $@

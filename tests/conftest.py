@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from tilewright.sim.result import CounterSample, OperatorRow, Result, Slice, Traffic
+from tilewright.workloads.pairs import Head
 
 # name, kind, MACs, busy cycles of array, vector and DRAM, shape, bound
 _LAYER = (
@@ -28,9 +30,10 @@ def make_result(layers: int = 12, *, traced: bool = False) -> Result:
         start = max(0, now - 50)
         rows.append(
             OperatorRow(
-                name=name, kind=kind, start=start, end=now + cycles, cycles=cycles, macs=macs, shape=shape,
+                name=name, kind=kind, start=start, end=now + cycles, cycles=cycles,
+                macs=macs, useful_macs=macs,
                 array_busy_cycles=array, vector_busy_cycles=vector, dram_busy_cycles=dram,
-                dram_read_bytes=dram * 12, dram_write_bytes=dram * 4, bound=bound,
+                dram_read_bytes=dram * 12, dram_write_bytes=dram * 4, bound=bound, shape=shape,
                 energy_pj=_with_total({"array": macs / 2, "dram": dram * 512.0, "leakage": cycles * 4.0}),
             )
         )  # fmt: skip
@@ -48,6 +51,8 @@ def make_result(layers: int = 12, *, traced: bool = False) -> Result:
         clock_mhz=500.0,
         parameters=1_234_567,
         macs=sum(row.macs for row in rows),
+        useful_macs=sum(row.useful_macs for row in rows),
+        peak_memory_bytes=3 * 2**20,
         peak_macs_per_cycle=256,
         units=units,
         stalls={state: n for state, n in units["array"].items() if state != "busy"},
@@ -111,3 +116,19 @@ def result() -> Result:
 def result_of() -> Callable[..., Result]:
     """`make_result(layers, traced=…)`."""
     return make_result
+
+
+@pytest.fixture(scope="session")
+def random_head() -> Callable[..., Head]:
+    """`random_head(seed, queries, keys, width, causal=…, scale=…)`: normally distributed, queries times
+    `scale`; a causal one's last query sees all keys."""
+
+    def make(
+        seed: int, queries: int, keys: int, width: int, *, causal: bool = False, scale: float = 1.0
+    ) -> Head:
+        rng = np.random.default_rng(seed)
+        query, key = scale * rng.standard_normal((queries, width)), rng.standard_normal((keys, width))
+        seen = np.tri(queries, keys, keys - queries, dtype=bool) if causal else np.ones((queries, keys), bool)
+        return Head(query, key, seen)
+
+    return make

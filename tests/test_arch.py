@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jschon import JSON, JSONSchema, create_catalog
 
-from tilewright.arch.accelerator import ELEMENT_BITS, Accelerator, BankedDram, FlatDram, IdealDram
+from tilewright.arch.accelerator import ELEMENT_BITS, Accelerator
+from tilewright.arch.dram import BankedDram, FlatDram, IdealDram
 from tilewright.arch.dram_standards import complete_from_standard, standards
 from tilewright.arch.load import accelerator_schema, load_accelerator, preset_names, preset_text, to_yaml
 from tilewright.description.errors import InputError
@@ -21,7 +22,8 @@ from tilewright.description.yaml_text import parse
 ROOT = Path(__file__).parent.parent
 SCHEMA_FILE = ROOT / "docs" / "schema" / "accelerator.schema.json"
 IDEAL = ("bare-array",)
-TEXTBOOK = (*IDEAL, "teaching-4x4")
+TEXTBOOK = (*IDEAL, "teaching-4x4", "flat", "fusemax", "fsa")
+"""Those of papers' models, with as much bandwidth as these take for granted, and those for learning."""
 REAL = tuple(name for name in preset_names() if name not in TEXTBOOK)
 JSCHON = pytest.mark.filterwarnings("ignore:Please use rfc3986:DeprecationWarning")
 """jschon's own use of a library."""

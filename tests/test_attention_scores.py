@@ -16,12 +16,19 @@ from tilewright.description.errors import InputError
 from tilewright.workloads.attention.base import Values
 from tilewright.workloads.attention.scores import (
     ScoreModel,
+    Scores,
     block_weights,
-    blocks_by_mass,
+    by_mass,
+    by_threshold,
     draw,
+    each_head,
     imbalance,
+    kept_mass,
+    pair_weights,
     read,
+    sampled,
 )
+from tilewright.workloads.layers import Heads
 
 
 def test_logits_fall_with_distance_as_stated() -> None:
@@ -118,6 +125,11 @@ def test_files_that_do_not_fit_say_why(tmp_path: Path) -> None:
         safetensors(tmp_path / "ints.safetensors", query=good.astype("<i4"), key=good): (
             "is damaged: 'query' has elements of type I32, not one of ['F64', 'F32', 'F16', 'BF16']"
         ),
+        safetensors(
+            tmp_path / "nan.safetensors", query=good, key=np.where(np.arange(4) == 1, np.nan, good)
+        ): (
+            "12 of the 48 numbers of 'key' are infinite or not a number; write it from a run without overflow"
+        ),
     }
     for path, message in cases.items():
         with pytest.raises(InputError, match=f"^{re.escape(f'{path}: {message}')}$"):
@@ -137,7 +149,7 @@ def test_chosen_blocks_are_the_fewest_with_the_mass(
     query, key = np.random.default_rng(seed).normal(size=(2, 2, 4 * blocks, 3))
     weights = block_weights(query, key, 4, causal=causal)
     np.testing.assert_allclose(weights.sum(axis=-1), 1)
-    sees = blocks_by_mass(weights, mass)
+    sees = by_mass(weights, mass)
     if causal:
         assert not (sees & ~np.tri(blocks, dtype=bool)).any()
     for row, chosen in zip(weights.reshape(-1, blocks), sees.reshape(-1, blocks), strict=True):
@@ -148,12 +160,122 @@ def test_chosen_blocks_are_the_fewest_with_the_mass(
 
 def test_imbalance_follows_from_the_data() -> None:
     """Local heads need few blocks and global ones many: that, and no constant, is the load."""
-    assert imbalance(np.ones((2, 4, 4), dtype=bool)) == 1
-    assert imbalance(np.tri(4, dtype=bool)[None]) == 4 / 2.5
+    assert imbalance(np.full(8, 4)) == 1
+    assert imbalance(np.arange(1, 5)) == 4 / 2.5
     query, key = draw(ScoreModel(sinks=0, sink_logit=0), 4, 4, 2048, 64)
-    counts = blocks_by_mass(block_weights(query, key, 64, causal=False), 0.9).sum(axis=-1).mean(axis=-1)
+    counts = by_mass(block_weights(query, key, 64, causal=False), 0.9).sum(axis=-1).mean(axis=-1)
     assert len(set(counts)) == 4
     local, spread = (
-        imbalance(blocks_by_mass(block_weights(query, key, 64, causal=True), mass)) for mass in (0.5, 0.9)
+        imbalance(by_mass(block_weights(query, key, 64, causal=True), mass).sum(axis=-1))
+        for mass in (0.5, 0.9)
     )
     assert local > spread > 1
+
+
+@given(
+    tokens=st.integers(1, 700),
+    reach=st.floats(0.5, 2000),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_draws_are_the_process_run_token_by_token(tokens: int, reach: float, seed: int) -> None:
+    """Stretches side by side give what one loop over all tokens gives."""
+    model = ScoreModel(seed=seed, shortest=reach, longest=reach, sinks=0)
+    _, key = draw(model, 1, 1, tokens, 2)
+    noise = np.random.default_rng([seed, 0]).standard_normal((tokens, 2))
+    stay, z = np.exp(-1 / reach), noise.copy()
+    for token in range(1, tokens):
+        z[token] = stay * z[token - 1] + np.sqrt(1 - stay**2) * noise[token]
+    np.testing.assert_allclose(key[0], z, rtol=0, atol=1e-12)
+
+
+def test_heads_one_by_one_are_those_drawn_together() -> None:
+    """Each KV head's queries and keys, without ever holding all."""
+    query, key = draw(ScoreModel(seed=3), 6, 2, 40, 8)
+    for number, (queries, keys) in enumerate(each_head(Scores(seed=3), Heads(6, 2, 8), 40)):
+        np.testing.assert_array_equal(queries, query[3 * number : 3 * number + 3])
+        np.testing.assert_array_equal(keys, key[number])
+
+
+def test_a_file_takes_the_place_of_the_model(tmp_path: Path) -> None:
+    """Layers have tensors of their own by `{layer}` in the names; other sizes than theirs are refused."""
+    query, key = np.random.default_rng(0).normal(size=(4, 6, 2)), np.ones((2, 6, 2))
+    np.savez(tmp_path / "qk.npz", q5=query, k=key)
+    scores = Scores(path=str(tmp_path / "qk.npz"), query="q{layer}", key="k").of_layer(5)
+    found = list(each_head(scores, Heads(4, 2, 2), 6))
+    np.testing.assert_array_equal(np.concatenate([queries for queries, _ in found]), query)
+    np.testing.assert_array_equal(np.stack([keys for _, keys in found]), key)
+    message = (
+        f"attention.scores.path: {tmp_path / 'qk.npz'} holds queries (4, 6, 2) and keys (2, 6, 2); the "
+        "layer's [heads, tokens, width] are (4, 7, 2) and (2, 7, 2)"
+    )
+    with pytest.raises(InputError, match=re.escape(message)):
+        list(each_head(scores, Heads(4, 2, 2), 7))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"path": "a.npz", "seed": 1, "sinks": 0},
+            "`path` takes the place of the model: leave seed, sinks out",
+        ),
+        ({"key": "k"}, "key: names of tensors need the `path` of their file"),
+    ],
+)
+def test_scores_come_from_one_place(given: dict[str, object], message: str) -> None:
+    """Either a file or the model; a description that is dumped and read again stays the same."""
+    with pytest.raises(ValidationError, match=re.escape(message)):
+        Scores.model_validate(given)
+    for scores in (Scores(seed=4), Scores(path="a.npz", key="k")):
+        assert Scores.model_validate(scores.model_dump()) == scores
+
+
+@given(tokens=st.integers(1, 40), block=st.integers(1, 12), causal=st.booleans())
+def test_the_last_block_may_be_shorter(tokens: int, block: int, causal: bool) -> None:
+    """Averages are over the tokens that there are: softmax of their products, by brute force."""
+    query, key = np.random.default_rng(tokens).normal(size=(2, 1, tokens, 3))
+    starts = range(0, tokens, block)
+    asks, offers = (np.stack([x[0, s : s + block].mean(axis=0) for s in starts]) for x in (query, key))
+    weights = np.exp(asks @ offers.T / np.sqrt(3))
+    if causal:
+        weights = np.tril(weights)
+    weights /= weights.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(block_weights(query, key, block, causal=causal)[0], weights, atol=1e-12)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_wide_integers_estimate_the_true_weights(causal: bool) -> None:
+    """With 12 bits the estimate of pairs is the softmax itself, a part of the rows at a time; with 4 it is
+    not."""
+    query, key = np.random.default_rng(0).normal(size=(2, 20, 8))
+    logits = query @ key.T / np.sqrt(8)
+    true = np.exp(np.where(np.tri(20, dtype=bool) | (not causal), logits, -np.inf))
+    true /= true.sum(axis=-1, keepdims=True)
+    fine, coarse = (pair_weights(query, key, bits, slice(5, 12), causal=causal) for bits in (12, 4))
+    wanted = true[5:12, : 12 if causal else 20]
+    np.testing.assert_allclose(fine, wanted, atol=2e-3)
+    assert np.abs(coarse - wanted).max() > 1e-2
+
+
+@given(threshold=st.floats(1e-3, 0.999), seed=st.integers(0, 2**32 - 1))
+def test_a_threshold_keeps_what_reaches_it_and_the_largest(threshold: float, seed: int) -> None:
+    """Everything at or above it; below it only a row's largest, where nothing reaches it."""
+    weights = np.random.default_rng(seed).dirichlet(np.ones(6), size=5)
+    sees = by_threshold(weights, threshold)
+    for row, kept in zip(weights, sees, strict=True):
+        reach = row >= threshold
+        assert (kept == (reach if reach.any() else row == row.max())).all()
+
+
+def test_kept_mass_is_the_share_of_the_softmax() -> None:
+    """All keys hold 1, one of equal keys its share; samples are spaced evenly and end with the last query."""
+    query, key, rows = np.zeros((1000, 2)), np.ones((1000, 2)), sampled(1000)
+    assert len(rows) == 256
+    assert rows[-1] == 999
+    assert set(np.diff(rows)) == {3, 4}
+    everything = np.ones((256, 1000), dtype=bool)
+    assert kept_mass(query, key, rows, everything, causal=True) == pytest.approx(1)
+    first = np.arange(1000) == np.zeros((256, 1))
+    assert kept_mass(query, key, rows, first, causal=False) == pytest.approx(1 / 1000)
+    assert kept_mass(query, key, rows, first, causal=True) == pytest.approx((1 / (rows + 1)).mean())
+    assert list(sampled(3)) == [0, 1, 2]

@@ -494,6 +494,17 @@ def test_report_from_a_saved_result_equals_report_of_the_run(
 HEAVY = ("pandas", "plotly", "optuna", "networkx", "amaranth", "numpy", "pydantic", "simpy", "rich")
 
 
+def test_a_run_imports_the_family_that_it_names_and_no_other() -> None:
+    """Loading BERT leaves the modules of the other families, mechanisms, pandas and plotly alone."""
+    code = (
+        "import sys, tilewright as tw;"
+        "tw.load_accelerator('tpu-v1'); tw.load_workload('bert-base', ['seq=8']);"
+        "print(*sorted(name for name in sys.modules if '.families.' in name), 'pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["tilewright.workloads.families.bert", "False"]
+
+
 def test_help_imports_nothing_heavy() -> None:
     """`python -m tilewright --help` starts without the libraries that only a command needs."""
     code = (

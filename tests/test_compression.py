@@ -9,6 +9,7 @@ from typing import Literal
 
 import pytest
 
+from tilewright.cli import execute
 from tilewright.description.errors import InputError
 from tilewright.workloads.compression import base
 from tilewright.workloads.compression.base import Compression, Technique, register
@@ -19,7 +20,7 @@ from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.load import describe_workload, load_workload, to_yaml, workload_schema
 
 KINDS = (
-    "adapters, chunked_ffn, lora, prune_ffn, prune_heads, prune_layers, quantise, share_layers, "
+    "adapters, chunked_ffn, lora, prune_ffn, prune_heads, prune_layers, quantise, reversible, share_layers, "
     "sparse_weights"
 )
 
@@ -32,7 +33,19 @@ def test_every_technique_says_what_it_is() -> None:
         assert technique.technique.model_fields["kind"].default == kind
         assert "arXiv:" in technique.citation
         assert technique.title
+        assert technique.changes
+        test_file = technique.oracle.partition(":")[0]
+        assert (Path(__file__).parent.parent / test_file).is_file()
         assert technique.hardware.endswith(".")
+
+
+def test_list_prints_every_technique(capsys: pytest.CaptureFixture[str]) -> None:
+    """`tilewright list compression`: a row each, with what it changes, its citation and its test."""
+    assert execute(["list", "compression", "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["kind"] for row in rows] == list(compressions())
+    assert all(list(row) == ["kind", "title", "changes", "citation", "oracle"] for row in rows)
+    assert all(all(row.values()) for row in rows)
 
 
 def test_techniques_are_applied_in_order() -> None:
@@ -65,12 +78,12 @@ def test_lowering_alone_does_not_compress() -> None:
 
 
 BAD_CHOICES = {
-    "[{kind: quantize, weights: int4}]": "unknown compression kind 'quantize', did you mean 'quantise'? "
-    f"(known: {KINDS})",
+    "[{kind: quantize, weights: int4}]": "unknown compression 'quantize', did you mean 'quantise'? "
+    "(tilewright list compression shows them all)",
     "[{kind: quantise}]": "compression.0: quantise: say what: `weights`, `activations`, `kv_cache`, ",
-    "[{kind: quantise, weights: int5}]": "weights: Input should be 'native', 'int4', 'int8', ",
-    "[{kind: prune_heads, fraction: 1}]": "fraction: Input should be less than 1",
-    "[{kind: prune_heads, part: 0.5}]": "part: unknown key, not one of kind, fraction",
+    "[{kind: quantise, weights: int5}]": "weights: must be 'native', 'int4', 'int8', ",
+    "[{kind: prune_heads, fraction: 1}]": "fraction: must be less than 1, not 1",
+    "[{kind: prune_heads, part: 0.5}]": "part: unknown key 'part'",
     "[{kind: sparse_weights, pattern: n_m, n: 5}]": "`n` (5) of `m` (4) weights can't be kept",
     "[{kind: sparse_weights, pattern: n_m, density: 0.5}]": "sparse_weights: `density` means nothing with "
     "pattern 'n_m'",
@@ -100,12 +113,12 @@ def test_anyone_can_register_a_technique(monkeypatch: pytest.MonkeyPatch) -> Non
         def transform(self, graph: OperatorGraph) -> OperatorGraph:
             return OperatorGraph(**{**vars(graph), "name": "renamed"})
 
-    monkeypatch.setattr(base, "_REGISTERED", dict(base._REGISTERED))
-    mine = register(Compression("renamed", "Renaming", "nobody", "None.", Renamed))
+    monkeypatch.setattr(base.COMPRESSIONS, "_entries", dict(base.COMPRESSIONS.all()))
+    mine = register(Compression("renamed", "Renaming", "the name", "nobody", "None.", "none", Renamed))
     assert load_workload("encoder_block", ["compression=[{kind: renamed}]"]).name == "renamed"
     assert register(mine) is mine
     with pytest.raises(ValueError, match=r"^compression kind 'renamed' is taken by Renaming$"):
-        register(Compression("renamed", "Another", "nobody", "None.", Renamed))
+        register(Compression("renamed", "Another", "the name", "nobody", "None.", "none", Renamed))
 
 
 def test_published_quality_comes_with_its_split_and_source() -> None:

@@ -67,6 +67,34 @@ def complaint(text: str, *overrides: str) -> str:
     return str(caught.value)
 
 
+class Lists(Strict):
+    tile: tuple[int, int, int] = (1, 1, 1)
+    orders: Annotated[tuple[Literal["flat", "flash"], ...], Field(min_length=1)] = ("flat",)
+
+
+def test_a_list_of_fixed_length_says_which_entry_is_missing() -> None:
+    """The list is the place, and entries are counted from one."""
+    with pytest.raises(InputError) as caught:
+        read(Lists, "tile: [1, 2]\n", "edge.yaml")
+    assert str(caught.value) == "edge.yaml:1:7: tile: entry 3 is missing\n    tile: [1, 2]\n          ^"
+
+
+@pytest.mark.parametrize(
+    ("orders", "problem"),
+    [
+        ("[flsh]", "orders.0: must be 'flat' or 'flash', not 'flsh', did you mean 'flash'?"),
+        ("[]", "orders: must have at least 1 item(s), not 0"),
+    ],
+)
+def test_a_wrong_entry_does_not_make_a_list_too_short(orders: str, problem: str) -> None:
+    """A misspelt entry is one problem; an empty list is still too short."""
+    with pytest.raises(InputError) as caught:
+        read(Lists, f"orders: {orders}\n", "edge.yaml")
+    assert [each.partition(": ")[2] for each in str(caught.value).splitlines() if "yaml:" in each] == [
+        problem
+    ]
+
+
 def test_a_good_text_gives_the_model() -> None:
     """A text without mistakes becomes the model it describes."""
     expected = Machine(name="m", cell=Cell(rows=4, cols=8), memory=Sram(kind="sram", kib=16))

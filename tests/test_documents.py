@@ -3,11 +3,15 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+from docs.validation_plot import points
 from tilewright.description.errors import InputError
+from tilewright.explore.validation_plot import svg
+from tilewright.workloads.attention.choice import mechanisms
 from tilewright.workloads.hugging_face import read_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,3 +98,67 @@ def test_every_supported_model_type_is_documented(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "workloads.md").read_text()
     rows = re.findall(r"^\| (`.*?) \| `\w+` \|", page.split("| `model_type` |", 1)[1], re.MULTILINE)
     assert sorted(re.findall(r"`([\w-]+)`", " ".join(rows))) == supported[1].split(", ")
+
+
+def attention_rows(table: str) -> dict[str, list[str]]:
+    """Rows of a table of docs/attention.md: the cells behind the name, by the name."""
+    page = (ROOT / "docs" / "attention.md").read_text()
+    made = page.split(f"<!-- table of: python -m docs.attention_table {table} -->", 1)[1]
+    rows = made.split("<!-- end of table -->", 1)[0].strip().splitlines()[2:]
+    cells = ([cell.strip() for cell in row.strip("|").split("|")] for row in rows)
+    return {name.strip("`¹² "): others for name, *others in cells}
+
+
+def kinds_of(names: Iterable[str]) -> set[str]:
+    return {name.partition(" ")[0] for name in names}
+
+
+def test_every_attention_mechanism_is_in_the_tables() -> None:
+    """Each registered kind has a row in the overview; each but masks in files has one with numbers."""
+    kinds = set(mechanisms())
+    assert kinds <= kinds_of(attention_rows("overview"))
+    assert kinds - {"mask_file"} <= kinds_of(attention_rows("layer"))
+    assert kinds - {"mask_file"} <= kinds_of(attention_rows("where"))
+
+
+def test_every_attention_mechanism_has_numbers_at_each_length() -> None:
+    """A row of the big table has four lengths, and a value for each of them in each column."""
+    for name, cells in (attention_rows("layer") | attention_rows("decode")).items():
+        assert cells[0] == "1 K<br>4 K<br>16 K<br>64 K", name
+        assert all(len(cell.split("<br>")) == 4 for cell in cells), name
+
+
+def test_every_oracle_test_of_the_table_exists() -> None:
+    """The overview links each kind to a file of tests/oracles, or says that there is none yet."""
+    for name, cells in attention_rows("overview").items():
+        oracle = cells[-2]
+        if oracle not in ("", "not yet"):
+            path = re.fullmatch(r"\[test_\w+\.py\]\(\.\./(.*)\)", oracle)
+            assert path is not None, name
+            assert (ROOT / path[1]).is_file(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["attention", "growth"])
+def test_kept_numbers_of_attention_are_those_of_today(module: str) -> None:
+    """The fixed sample of what docs/attention.md shows, simulated anew, is as kept to the last digit."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_validation_picture_is_that_of_the_tables() -> None:
+    """docs/validation.svg has a dot per case of docs/validation.md; `make golden` draws it."""
+    made = svg(points((ROOT / "docs" / "validation.md").read_text(encoding="utf-8")))
+    assert (ROOT / "docs" / "validation.svg").read_text(encoding="utf-8") == made
+
+
+def test_points_are_where_their_figures_say() -> None:
+    """A case right on is on the diagonal, one predicted too high above it; names are escaped."""
+    picture = svg({"a<b": [(10.0, 10.0)], "c": [(10.0, 100.0)]})
+    dots = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', picture)
+    (x1, y1), _, (x2, y2), _ = [(float(x), float(y)) for x, y in dots]
+
+    assert "a&lt;b (1)" in picture
+    assert x1 == x2
+    assert y2 < y1

@@ -277,7 +277,7 @@ def test_random_inputs_depend_on_the_seed_alone() -> None:
 
 COSTED_ONLY = {
     "causal_self_mask", "clip", "compare", "elu_plus_one", "exp", "extreme", "identity_minus", "mask",
-    "minus_infinity_mask", "negate", "positive_feature", "relu_offset", "scale_causal_self_mask",
+    "minus_infinity_mask", "negate", "positive_feature", "relu_offset", "round", "scale_causal_self_mask",
     "scale_position_mask", "self_mask", "sine", "sinkhorn_logits", "where",
 }  # fmt: skip
 """Functions of attention mechanisms and ONNX imports whose operands are not all in the graph: `cycle`

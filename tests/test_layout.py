@@ -118,6 +118,6 @@ def test_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
         file.relative_to(ROOT).as_posix().replace(folder, home, 1)
         for folder, home in parts
         for file in tree_files()
-        if file.is_relative_to(ROOT / folder) and file.suffix in {".py", ".typed", ".yaml", ".csv"}
+        if file.is_relative_to(ROOT / folder) and file.suffix in {".py", ".typed", ".yaml", ".csv", ".npy"}
     }
     assert held == wanted

@@ -9,7 +9,7 @@ import tilewright as tw
 from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.matmul import program, windows
 from tilewright.dataflows.program import Loop, Program, totals
-from tilewright.dataflows.regions import MatmulSpec, Operand
+from tilewright.dataflows.specs import MatmulSpec, Operand
 from tilewright.dataflows.tiling import Tiling
 from tilewright.workloads.operators import MatmulShape
 

@@ -229,7 +229,7 @@ def test_a_dequantised_weight_is_read_in_its_own_type(save: Save, axis: int, aft
 
 
 def test_zero_points_are_not_left_out(save: Save) -> None:
-    """One that is not 0 would be more work than is counted."""
+    """One that is not 0 takes the sums of A's rows off the product."""
     node = helper.make_node
     nodes = [
         node("DequantizeLinear", ["w_q", "scale", "zero"], ["w"]),
@@ -237,8 +237,13 @@ def test_zero_points_are_not_left_out(save: Save) -> None:
     ]
     scalars = {"scale": np.array(1.0, np.float32), "zero": np.array(3, np.uint8)}
     path = save(nodes, {"x": ["batch", "seq", 4]}, ["y"], {"w_q": np.ones((4, 4), np.uint8), **scalars})
-    with pytest.raises(InputError, match=r"operator MatMul has a zero point that is not 0 \(dense\)"):
-        load_workload(path)
+    graph = load_workload(path, ["seq=5"])
+    assert _by_name(graph) == {
+        "dense": ("matmul", "", ("x", "w_q")),
+        "dense.row_sums": ("reduce", "mean", ("x",)),
+        "dense.zero_points": ("elementwise", "add", ("dense", "dense.row_sums")),
+        "dense.dequantise": ("elementwise", "scale", ("dense.zero_points",)),
+    }
 
 
 def test_a_product_that_is_put_out_is_not_hidden_in_its_bias(save: Save) -> None:
@@ -284,20 +289,20 @@ def test_all_that_is_not_understood_is_named(save: Save) -> None:
     """Every kind of operator and every form, each with a node, at once."""
     node = helper.make_node
     nodes = [
-        node("Einsum", ["x", "w"], ["a"], name="first", equation="bnd,de->bne"),
+        node("Einsum", ["x", "w", "w"], ["a"], name="first", equation="bnd,de,ef->bnf"),
         node("Pow", ["a", "five"], ["p"], name="power"),
         node("Softmax", ["p"], ["s"], name="columns", axis=1),
-        node("FusedMatMul", ["s", "w"], ["y"], name="fused", domain="com.microsoft"),
+        node("LongformerAttention", ["s", "w"], ["y"], name="long", domain="com.microsoft"),
     ]
     arrays = {"w": _floats(4, 4), "five": np.array(5.0, np.float32)}
     path = save(nodes, {"x": ["batch", "seq", 4]}, ["y"], arrays)
     with pytest.raises(InputError) as caught:
         load_workload(path)
     assert str(caught.value).splitlines() == [
-        f"{path}: operator Einsum is not understood (first)",
+        f"{path}: operator Einsum has 3 operands (bnd,de,ef->bnf); one or two are known (first)",
         f"{path}: operator Pow has an exponent that is not 2, 3 or 0.5 (power)",
         f"{path}: operator Softmax is not along the last axis (columns)",
-        f"{path}: operator com.microsoft.FusedMatMul is not understood (fused)",
+        f"{path}: operator com.microsoft.LongformerAttention is not understood (long)",
     ]
 
 
@@ -317,10 +322,15 @@ def test_sizes_that_depend_on_data_are_named(save: Save) -> None:
         ([2, 5, 4], ["seq=7"], "`seq` can't be set: the file fixes the sizes of its inputs"),
         ([2, 5, 4], ["batch=3"], "`batch` can't be set: the file fixes the sizes of its inputs"),
         (
-            ["batch", "seq", "past_length"],
+            ["batch", "seq", 4],
+            ["past=3"],
+            "`past` can't be set: no input of the file has an open axis of cached tokens",
+        ),
+        (
+            ["batch", "seq", "width"],
             [],
-            "axis 2 of input 'x' (past_length) is neither the batch nor the sequence; export the model with "
-            "that size fixed",
+            "axis 2 of input 'x' (width) is neither the batch nor the sequence nor the cached tokens; "
+            "export the model with that size fixed",
         ),
         (["batch", "seq", 9], [], "operator Add does not fit inputs of sizes (1, 128, 9) and (4,) (plus)"),
     ],
@@ -359,11 +369,17 @@ def test_files_that_are_none_are_told(
     assert capsys.readouterr().err == f"error: {path}: {message}\n"
 
 
-def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What to install."""
+def test_without_the_package_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What to install; but a file that isn't there is said first."""
+    path = tmp_path / "m.onnx"
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(InputError) as caught:
-        load_workload("m.onnx")
+        load_workload(str(path))
+    assert str(caught.value) == f"{path}: no such file"
+    path.touch()
+    with pytest.raises(InputError) as caught:
+        load_workload(str(path))
     assert str(caught.value) == (
-        "m.onnx: reading ONNX files needs the package `onnx`: pip install 'tilewright[onnx]'"
+        f"{path}: reading ONNX files needs the package `onnx`: pip install onnx (in a clone: "
+        ".venv/bin/pip install onnx)"
     )

@@ -18,8 +18,9 @@ from tilewright.sim.result import OperatorRow, Result
 
 
 def _row(name: str, start: int, end: int, **changes: int) -> OperatorRow:
-    blank = OperatorRow(name, "matmul", start, end, end - start, 0, 0, 0, 0, 0, 0, "")
-    return replace(blank, **changes)  # type: ignore[arg-type]
+    blank = OperatorRow(name, "matmul", start, end, end - start, 0, 0, 0, 0, 0, 0, 0, "")
+    useful = changes.get("macs", 0)
+    return replace(blank, **{"useful_macs": useful, **changes})  # type: ignore[arg-type]
 
 
 def test_timeline_shows_each_operator_where_there_is_room(result_of: Callable[..., Result]) -> None:
@@ -63,7 +64,7 @@ def test_utilization_is_where_the_work_is(result: Result) -> None:
         _row("a", 0, 500, macs=500 * 256, array_busy_cycles=500),
         _row("b", 500, 1000, vector_busy_cycles=250),
     )
-    run = replace(result, operators=rows, cycles=1000, macs=500 * 256)
+    run = replace(result, operators=rows, cycles=1000, macs=500 * 256, useful_macs=500 * 256)
     data = figure_data.utilization_data(run, bins=10)
     assert data.array == pytest.approx([1.0] * 5 + [0.0] * 5)
     assert data.vector == pytest.approx([0.0] * 5 + [0.5] * 5)
@@ -73,7 +74,7 @@ def test_utilization_is_where_the_work_is(result: Result) -> None:
 def test_utilization_never_leaves_0_to_1(spans: list[tuple[int, int, int]]) -> None:
     """Whatever overlaps whatever, no unit is shown as more than fully used."""
     rows = tuple(_row("x", s, s + n, macs=2 * min(busy, n)) for s, n, busy in sorted(spans))
-    run = Result("a", "w", "event", 100, 1.0, 0, 0, 2, {}, {}, {}, rows, {})
+    run = Result("a", "w", "event", 100, 1.0, 0, 0, 0, 0, 2, {}, {}, {}, rows, {})
     data = figure_data.utilization_data(run, bins=7)
     assert all(0 <= value <= 1 for value in data.array)
 
@@ -269,6 +270,40 @@ def test_the_page_shows_key_figures_and_provenance(result: Result) -> None:
     assert "<toy>" not in report_html(result).partition("</script>")[2]
 
 
+def test_the_page_shows_what_a_sparse_unit_kept(result: Result) -> None:
+    """A row per layer; without a unit no section."""
+    found = {"layers.{i}.scores": {"pairs": 8, "kept": 4, "recall": 0.5, "kept_mass": 0.75, "imbalance": 1.5}}
+    page = report_html(replace(result, sparse_attention=found))
+    assert (
+        '<td class="">layers.*.scores</td><td class="n">50.0 %</td><td class="n">50.0 %</td>'
+        '<td class="n">75.0 %</td><td class="n">1.50</td>'
+    ) in page
+    assert 'id="choices"' not in report_html(result)
+
+
+def test_utilization_of_fused_operators_is_over_their_common_time(result: Result) -> None:
+    """Neither bunched up at the end, where the second one would fit, nor more than what was done."""
+    first = result.operators[1]
+    second = replace(first, name="second", cycles=0, fused_into=first.name)
+    both = replace(
+        result, operators=(replace(first, start=0, end=4000), replace(second, start=0, end=4000)), cycles=4000
+    )
+    shares = figure_data.utilization_data(both, bins=4).array
+    assert shares == pytest.approx([2 * first.useful_macs / result.peak_macs_per_cycle / 4000] * 4)
+
+
+def test_fused_matmuls_are_one_point_under_the_roof(result: Result) -> None:
+    """Its intensity is that of both, over the traffic that they have together."""
+    first = result.operators[1]
+    second = replace(
+        first, name="second", cycles=0, dram_read_bytes=0, dram_write_bytes=0, fused_into=first.name
+    )
+    (point,) = figure_data.roofline_data(replace(result, operators=(first, second))).points
+    assert point.label == first.name
+    assert point.macs_per_dram_byte == 2 * first.macs / (first.dram_read_bytes + first.dram_write_bytes)
+    assert point.macs_per_cycle == 2 * first.macs / first.cycles
+
+
 def test_the_same_result_gives_the_same_bytes(result: Result, tmp_path: Path) -> None:
     """No random ids, no clock."""
     for name in ("a.html", "b.html"):
@@ -279,7 +314,7 @@ def test_the_same_result_gives_the_same_bytes(result: Result, tmp_path: Path) ->
 def test_a_run_of_nothing_has_a_report(result: Result) -> None:
     """No operators, no units, no traffic: an empty page, not a crash."""
     empty = replace(
-        result, cycles=0, macs=0, operators=(), units={}, stalls={}, traffic_bytes={},
+        result, cycles=0, macs=0, useful_macs=0, operators=(), units={}, stalls={}, traffic_bytes={},
         energy_j={"total": 0.0, "array": 0.0},
     )  # fmt: skip
     assert "0 s" in " ".join(_page(report_html(empty)).text)

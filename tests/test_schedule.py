@@ -7,7 +7,15 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilewright.dataflows.program import Loop, Program, Tick, Transfer, totals, unrolled
+from tilewright.dataflows.program import (
+    Loop,
+    Program,
+    Tick,
+    Transfer,
+    totals,
+    unrolled,
+    with_slots,
+)
 from tilewright.dataflows.schedule import region_cycles
 from tilewright.sim.event import run_region
 
@@ -16,7 +24,7 @@ small = st.integers(0, 12)
 
 
 @st.composite
-def transfers(draw: st.DrawFn) -> Transfer:
+def transfers(draw: st.DrawFn, share: float = 1.0, *, apart: bool = False) -> Transfer:
     buffer = draw(st.integers(-1, BUFFERS - 1))
     size = draw(st.integers(1, 40))
     return Transfer(
@@ -27,25 +35,28 @@ def transfers(draw: st.DrawFn) -> Transfer:
         port_cycles=draw(small) if buffer >= 0 else 0,
         buffer_bytes=size,
         early=draw(st.booleans()),
+        apart=apart,
+        share=share,
     )
 
 
 ports = st.tuples(*[small] * BUFFERS)
-maybe = st.none() | transfers()
 
 
 @st.composite
-def ticks(draw: st.DrawFn, *, matmul: bool) -> Tick:
+def ticks(draw: st.DrawFn, *, matmul: bool, apart: bool) -> Tick:
     closes = draw(st.booleans())
+    loads = transfers(0.7 if apart else 1.0)
+    stores = transfers(0.3, apart=True) if apart else loads
     array = draw(st.integers(1, 20)) if matmul else 0
     streaming = draw(st.integers(1, array)) if matmul else 0
     shift = draw(st.integers(0, array - streaming))
     preload = draw(small) if matmul else 0
     swap = draw(st.integers(0, array))
     return Tick(
-        weight=draw(maybe) if matmul else None,
-        input=draw(maybe) if matmul else None,
-        side=tuple(draw(st.lists(transfers(), max_size=2))),
+        weight=draw(st.none() | loads) if matmul else None,
+        input=draw(st.none() | loads) if matmul else None,
+        side=tuple(draw(st.lists(loads, max_size=2))),
         array=array,
         array_streaming=streaming,
         array_shift=shift,
@@ -54,11 +65,15 @@ def ticks(draw: st.DrawFn, *, matmul: bool) -> Tick:
         array_shadow=draw(st.integers(swap - array, 12)),
         array_latency=draw(small),
         array_ports=draw(ports) if matmul else (),
+        predict=draw(st.sampled_from([0, 0, 3, 11])) if matmul else 0,
+        feeds=draw(st.booleans()) if matmul else False,
+        fed=draw(st.sampled_from([0, 0, 1, 2])) if matmul else 0,
         vector=draw(small) if matmul else draw(st.integers(1, 12)),
         vector_ports=draw(ports),
-        store=draw(maybe) if closes else None,
+        store=draw(st.none() | stores) if closes else None,
         opens_output=draw(st.booleans()),
         closes_output=closes,
+        middle=draw(st.booleans()) if matmul else False,
         buffer_read=draw(ports),
         buffer_write=draw(ports),
     )
@@ -66,11 +81,15 @@ def ticks(draw: st.DrawFn, *, matmul: bool) -> Tick:
 
 @st.composite
 def draw_programs(draw: st.DrawFn) -> Program:
-    one = ticks(matmul=draw(st.booleans()))
+    kind = draw(st.sampled_from(["double", "single", "apart", "deep"]))
+    slots = draw(st.integers(3, 6)) if kind == "deep" else 2
+    apart = kind == "apart" or (kind == "deep" and draw(st.booleans()))
+    one = ticks(matmul=draw(st.booleans()), apart=apart).map(lambda tick: replace(tick, slots=slots))
     loops = st.builds(Loop, times=st.integers(1, 12), body=st.lists(one, min_size=1, max_size=3).map(tuple))
     inner = st.lists(one | loops, min_size=1, max_size=3).map(tuple)
     nests = st.builds(Loop, times=st.integers(1, 6), body=inner)
-    return tuple(draw(st.lists(one | loops | nests, min_size=1, max_size=4)))
+    program = tuple(draw(st.lists(one | loops | nests, min_size=1, max_size=4)))
+    return with_slots(program, 1) if kind == "single" else program
 
 
 programs = draw_programs()
@@ -103,6 +122,7 @@ def test_units_are_busy_for_what_the_program_holds(
     tally = run.tally
     array = tally.array_busy + tally.weight_shift + tally.fill_drain
     idle = tally.weight_stall + tally.input_stall + tally.output_stall + tally.port_stall
+    idle += tally.vector_stall + tally.prediction_stall
 
     assert tally.array_busy == sums.array_streaming
     assert tally.weight_shift >= sums.array_shift

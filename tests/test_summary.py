@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+import tilewright as tw
 from tilewright.description.errors import InputError
 from tilewright.sim.quantities import binary_bytes, count, fractional, percent, short
 from tilewright.sim.render import component_colors, plain_text, stall_bar, state_colors
@@ -115,6 +116,7 @@ latency      116.4 µs at 500 MHz
 utilization  64.4 % of 256 MACs/cycle
 MACs         9,600,000 (9.60 M)
 parameters   1,234,567 (1.23 M)
+peak memory  3.00 MiB
 energy       25.56 µJ (219.6 mW on average, 2.663 pJ/MAC)
 area         2 mm²
 
@@ -146,6 +148,14 @@ embeddings.gather                  600   1.0 %  gather   dram      64 x 50
 def test_the_piped_table_is_this_text(result: Result) -> None:
     """The whole table, to the letter."""
     assert plain_text(summary(result)) == GOLDEN
+
+
+def test_the_useful_share_of_the_macs_stands_beside_them_where_some_are_not(result: Result) -> None:
+    """Utilization counts useful MACs only; the table says how many are, and nothing where all are."""
+    blocked = replace(result, useful_macs=result.macs * 3 // 4)
+    assert blocked.utilization == pytest.approx(result.utilization * 3 / 4)
+    assert "MACs         9,600,000 (9.60 M, 75.0 % useful)\n" in plain_text(summary(blocked))
+    assert "useful" not in plain_text(summary(result))
 
 
 def test_the_piped_table_has_no_control_codes_and_cuts_no_name(result: Result) -> None:
@@ -204,8 +214,9 @@ def test_a_component_has_one_colour_in_every_figure() -> None:
 def test_a_run_of_no_cycles_has_a_table(result: Result) -> None:
     """Nothing is divided by zero."""
     empty = replace(
-        result, cycles=0, macs=0, operators=(), units={"array": {"busy": 0}}, stalls={}, traffic_bytes={}
-    )
+        result, cycles=0, macs=0, useful_macs=0, operators=(), units={"array": {"busy": 0}}, stalls={},
+        traffic_bytes={},
+    )  # fmt: skip
     assert "utilization  0.0 %" in plain_text(summary(empty))
 
 
@@ -233,9 +244,58 @@ def test_names_are_escaped_in_html(result: Result) -> None:
 
 
 def test_each_stall_cause_has_its_own_colour() -> None:
-    """Up to eight causes beside busy and idle can be told apart."""
-    states = ["busy", "idle", *"abcdefgh"]
+    """The array's causes can be told apart, eight unknown ones too, and keep their colours everywhere."""
+    machine = ["attention_unit={kind: lsh}", "array.rows=8", "array.cols=8"]
+    result = tw.simulate(
+        tw.load_accelerator("edge-npu-large", machine), tw.load_workload("attention", ["seq=16"])
+    )
+    states = ["busy", "idle", *result.stalls, "unattributed"]
+    assert "prediction_stall" in states
     assert len(set(state_colors(states))) == len(states)
+    assert state_colors(states[::-1]) == state_colors(states)[::-1]
+    assert len(set(state_colors(["busy", "idle", *"abcdefgh"]))) == 10
+
+
+def test_what_a_sparse_unit_kept_is_shown_with_its_layers_folded(result: Result) -> None:
+    """Means over layers; a unit that predicts nothing has no recall."""
+    found: dict[str, dict[str, float]] = {
+        "layers.{i}.attention.scores": {
+            "pairs": 8,
+            "kept": 4,
+            "recall": 0.5,
+            "kept_mass": 0.75,
+            "imbalance": 1.5,
+        },
+        "layers.7.attention.scores": {
+            "pairs": 8,
+            "kept": 2,
+            "recall": 1.0,
+            "kept_mass": 0.25,
+            "imbalance": 2.5,
+        },
+        "scores": {"pairs": 8, "kept": 8, "recall": 0, "kept_mass": 0, "imbalance": 1},
+    }
+    text = plain_text(summary(replace(result, sparse_attention=found)))
+    table = [
+        line.split("  ")
+        for line in text.splitlines()
+        if re.match(r"sparse|layers\.\*\.attention\.sc|scores", line)
+    ]
+    assert [[cell.strip() for cell in line if cell.strip()] for line in table] == [
+        ["sparse attention", "kept", "recall", "kept weight", "imbalance"],
+        ["layers.*.attention.scores", "37.5 %", "75.0 %", "50.0 %", "2.00"],
+        ["scores", "100.0 %", "1.00"],
+    ]
+    assert "sparse attention" not in plain_text(summary(result))
+
+
+def test_what_is_fused_into_an_operator_stands_behind_its_shape() -> None:
+    """Matmuls and row operators do; element-wise tails, which always ride along, do not."""
+    machine = tw.load_accelerator("edge-npu-large", ["mapper.attention=[flash]"])
+    result = tw.simulate(machine, tw.load_workload("encoder_block", ["d=64", "heads=1", "ffn=64", "seq=32"]))
+    by_name = {group.name: group.extent for group in operator_groups(result.operators, result.cycles)}
+    assert by_name["attention.scores"] == "32 x 64 x 32 + softmax + context"
+    assert by_name["ffn.up"] == "32 x 64 x 64"
 
 
 def test_a_saved_result_comes_back_equal(result: Result) -> None:

@@ -142,6 +142,29 @@ def test_equal_simulations_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(ran) == 2
 
 
+def test_a_case_can_be_relative_to_another_run(tmp_path: Path) -> None:
+    """With a baseline the predicted figure is a ratio: the baseline over the case itself. The case's workload
+    is taken over with its overrides, its machine's overrides are not."""
+    case = "{overrides: [workload.m=1], measured: 2, baseline: {overrides: %s}}"
+    tall = case % "[workload.m=12, arch.array.rows=4, arch.array.cols=4]"
+    path = write(tmp_path, BARE.partition("cases:")[0] + f"cases:\n  - {tall}\n")
+
+    (row,) = tw.validate(path).to_frame().to_dict("records")
+
+    assert row["predicted"] == 22 / 11
+    assert row["error"] == 0
+    assert "against m=12, array.rows=4, array.cols=4" in str(row["case"])
+
+
+def test_a_baselines_mistakes_are_reported(tmp_path: Path) -> None:
+    """An unknown accelerator of a baseline is bad input, and placed there."""
+    bad = "{overrides: [workload.m=1], measured: 2, baseline: {accelerator: bare-aray}}"
+    path = write(tmp_path, BARE.partition("cases:")[0] + f"cases:\n  - {bad}\n")
+    said = complaint(path)
+    assert "cases.0.baseline.accelerator: " in said
+    assert "did you mean 'bare-array'" in said
+
+
 def test_metrics_of_the_description_need_no_workload(tmp_path: Path) -> None:
     """Area and peak power are predicted without a simulation, and equal what a run reports."""
     text = """\
@@ -193,9 +216,22 @@ wide,arch.array.rows=4 workload.k=1,1,8,15,0.1,"one, two"
     assert cases[3].overrides[-1] == "workload.m=2"
 
 
+def test_a_table_may_name_accelerator_and_workload(tmp_path: Path) -> None:
+    """These are columns beside the overrides that begin like them."""
+    write(
+        tmp_path,
+        "accelerator,workload,workload.m,arch.array.rows,measured\nbare-array,gemm,2,4,12\n",
+        "table.csv",
+    )
+    cases = tw.validate(write(tmp_path, BARE + "cases_from: table.csv\n")).suites[0].cases
+    assert (cases[2].accelerator, cases[2].workload) == ("bare-array", "gemm")
+    assert cases[2].overrides[-2:] == ("workload.m=2", "arch.array.rows=4")
+
+
 @pytest.mark.parametrize(
     ("table", "said"),
     [
+        ("arch,measured\n1,1\n", "table.csv:1:1: arch: unknown column 'arch'"),
         ("measure\n1\n", "table.csv:1:1: measure: unknown column 'measure', did you mean 'measured'?"),
         ("metric\ncycles\n", "table.csv:1:1: no column 'measured'"),
         ("measured\n", "table.csv: no cases: only a header"),
@@ -354,6 +390,74 @@ def test_unknown_metric(metric: str, said: str) -> None:
     with pytest.raises(InputError) as caught:
         metric_value(figures, metric)
     assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    ("metric", "value"),
+    [
+        ("100 * stalls.weight_stall / cycles", 25.0),
+        ("100 * (cycles - stalls.weight_stall - stalls.a-b) / cycles", 50.0),
+        ("stalls.weight_stall + 2 * operators.0.cycles", 6.0),
+        ("cycles / 0.5", 16.0),
+    ],
+)
+def test_metrics_are_worked_out_of_several_keys(metric: str, value: float) -> None:
+    """The usual order of operations; a key may hold a `-`."""
+    figures = {"cycles": 8, "stalls": {"weight_stall": 2, "a-b": 2}, "operators": [{"cycles": 2}]}
+    assert metric_value(figures, metric) == value
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("100 * cycle / cycles", "unknown metric 'cycle', did you mean 'cycles'?"),
+        ("cycles / zero", "metric 'cycles / zero' divides by zero here"),
+        *(
+            (
+                metric,
+                f"metric {metric!r} can't be read; write a dotted key, or keys and numbers with `+ - * /` "
+                "and brackets between them",
+            )
+            for metric in ("100 * (cycles", "cycles ** 2", "max(cycles, zero)", "cycles[0]", "", "'cycles'")
+        ),
+    ],
+)
+def test_metrics_that_can_not_be_worked_out(metric: str, said: str) -> None:
+    """A key is looked for as ever; nothing but arithmetic is understood."""
+    with pytest.raises(InputError) as caught:
+        metric_value({"cycles": 5, "zero": 0}, metric)
+    assert str(caught.value) == said
+
+
+SHARES = (
+    BARE
+    + """\
+  - {overrides: [workload.m=11], metric: 100 * units.array.busy / cycles, measured: 50, points: true}
+"""
+)
+"""11 of 21 cycles, 52.38 %."""
+
+
+def test_shares_are_compared_in_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error of a share in per cent is its difference; a case's tolerance is in points, too."""
+    path = write(tmp_path, SHARES)
+    (*_, share) = tw.validate(path).suites[0].cases
+    assert share.error == pytest.approx(11 / 21 - 0.5)
+    beyond = write(tmp_path, SHARES.replace("points: true", "points: true, name: share, tolerance: 0.02"))
+    assert execute(["validate", str(beyond)]) == ExitCode.FAILURES
+    out, err = capsys.readouterr()
+    assert err == "mine: share: error +2.38 pt exceeds the tolerance of 2 pt\n"
+    assert re.search(r"^3  share .* \+2\.38 pt", out, re.MULTILINE)
+
+
+def test_nothing_measured_is_a_share(tmp_path: Path) -> None:
+    """Zero can be compared in points, and not otherwise."""
+    nothing = SHARES.replace("measured: 50", "measured: 0")
+    assert tw.validate(write(tmp_path, nothing)).suites[0].cases[2].error == pytest.approx(11 / 21)
+    assert (
+        "measured: must be greater than 0, not 0; a share in per cent is compared by `points: true`"
+        in complaint(write(tmp_path, nothing.replace("points: true", "points: false")))
+    )
 
 
 # --- the shipped suites

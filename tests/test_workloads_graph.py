@@ -315,6 +315,7 @@ FUNCTIONS: dict[str, Callable[[Counted], Counted]] = {
     "compare": lambda x: x.larger(SCALE),
     "extreme": lambda x: x.larger(SCALE),
     "clip": lambda x: x.larger(ZERO).larger(SCALE),
+    "round": lambda x: (x * SCALE + HALF).larger(ZERO).larger(SCALE),
     "where": lambda x: x.larger(SCALE),
     "negate": lambda x: ZERO - x,
     "reciprocal": lambda x: x.function("divide", math.cosh),

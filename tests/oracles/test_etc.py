@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -17,11 +18,8 @@ FROZEN = Path(__file__).parents[1] / "data" / "oracles" / "etc.npz"
 TOKENS, GLOBALS, RADIUS, FAR, HEADS, WIDTH = 21, 4, 3, 2, 2, 4
 
 
-def oracle() -> dict[str, np.ndarray]:
-    """Inputs and output of torch, in float64."""
-    torch.manual_seed(0)
-    query, key, value = (torch.randn(HEADS, TOKENS, WIDTH, dtype=torch.float64) for _ in range(3))
-    vectors = torch.randn(HEADS, 2 * FAR + 3, WIDTH, dtype=torch.float64)
+def biases(query: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """The scores of the relations, minus infinity where there are none."""
     bias = torch.full((HEADS, TOKENS, TOKENS), -torch.inf, dtype=torch.float64)
     for i in range(TOKENS):
         for j in range(TOKENS):
@@ -32,17 +30,40 @@ def oracle() -> dict[str, np.ndarray]:
             else:
                 kind = 2 * FAR + (1 if i < GLOBALS else 2)
             bias[:, i, j] = (query[:, i] * vectors[:, kind]).sum(-1) / WIDTH**0.5
+    return bias
+
+
+def oracle() -> dict[str, np.ndarray]:
+    """Inputs and outputs of torch, in float64: `out` of one projection for all, `separate` of global tokens
+    with keys and values of their own."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(HEADS, TOKENS, WIDTH, dtype=torch.float64) for _ in range(3))
+    vectors = torch.randn(HEADS, 2 * FAR + 3, WIDTH, dtype=torch.float64)
+    own_key, own_value = (torch.randn(HEADS, TOKENS, WIDTH, dtype=torch.float64) for _ in range(2))
+    bias = biases(query, vectors)
     out = scaled_dot_product_attention(query, key, value, attn_mask=bias)
-    arrays = {"query": query, "key": key, "value": value, "vectors": vectors, "out": out}
+    rows = scaled_dot_product_attention(query[:, :GLOBALS], own_key, own_value, attn_mask=bias[:, :GLOBALS])
+    arrays = {
+        "query": query,
+        "key": key,
+        "value": value,
+        "vectors": vectors,
+        "own_key": own_key,
+        "own_value": own_value,
+        "out": out,
+        "separate": torch.cat((rows, out[:, GLOBALS:]), dim=1),
+    }
     return {name: array.numpy() for name, array in arrays.items()}
 
 
-def test_reference_equals_torch() -> None:
-    """Globals, band and relations."""
+@pytest.mark.parametrize("separate", [False, True])
+def test_reference_equals_torch(separate: bool) -> None:
+    """Globals, band and relations, with one set of keys and values or with two."""
     case = oracle()
     p = Etc(global_tokens=GLOBALS, radius=RADIUS, relative_distance=FAR)
-    made = reference(case["query"], case["key"], case["value"], case["vectors"], p)
-    np.testing.assert_allclose(made, case["out"], rtol=0, atol=1e-14)
+    own = (case["own_key"], case["own_value"]) if separate else None
+    made = reference(case["query"], case["key"], case["value"], case["vectors"], p, own)
+    np.testing.assert_allclose(made, case["separate" if separate else "out"], rtol=0, atol=1e-14)
 
 
 def test_the_frozen_case_is_the_public_one() -> None:
