@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import subprocess
 import tempfile
 import time
@@ -32,23 +33,45 @@ class Cost:
     runs: int = 1
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a command may take before the system stops it."""
+
+    cpu_s: int
+    address_space_gib: int
+
+    def impose(self) -> None:
+        """On this process."""
+        resource.setrlimit(resource.RLIMIT_CPU, (self.cpu_s, self.cpu_s + 1))
+        space = self.address_space_gib * 2**30
+        resource.setrlimit(resource.RLIMIT_AS, (space, space))
+
+
 class CommandError(RuntimeError):
     """The measured command did not end with exit code 0."""
 
+    def __init__(self, command: Sequence[str], exit_code: int, said: str) -> None:
+        super().__init__(f"{' '.join(command)}\nended with exit code {exit_code}:\n{said}")
+        self.exit_code = exit_code
+        """Minus the signal's number if it was stopped by one."""
+        self.said = said
+        """The end of what it wrote to stderr."""
 
-def measure(command: Sequence[str], cwd: Path = ROOT) -> tuple[Cost, str]:
+
+def measure(command: Sequence[str], cwd: Path = ROOT, limits: Limits | None = None) -> tuple[Cost, str]:
     """Run `command` in `cwd`; return what it cost and what it wrote to stdout. Raises `CommandError`."""
+    impose = limits.impose if limits else None
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         begin = time.perf_counter()
-        process = subprocess.Popen(command, cwd=cwd, stdout=out, stderr=err)
+        process = subprocess.Popen(command, cwd=cwd, stdout=out, stderr=err, preexec_fn=impose)
         _, status, usage = os.wait4(process.pid, 0)
         wall_s = time.perf_counter() - begin
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         err.seek(0)
         if process.returncode != 0:
-            tail = err.read().decode(errors="replace").strip()[-2000:]
-            raise CommandError(f"{' '.join(command)}\nended with exit code {process.returncode}:\n{tail}")
+            said = err.read().decode(errors="replace").strip()[-2000:]
+            raise CommandError(command, process.returncode, said)
         # ru_maxrss is in KiB on Linux
         cost = Cost(usage.ru_utime + usage.ru_stime, wall_s, usage.ru_maxrss / 1024)
         return cost, out.read().decode()
