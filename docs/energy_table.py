@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 
 import tilewright as tw
+from docs.markdown import table
 from tilewright.arch.load import preset_names
 from tilewright.sim.result import Result
 from tilewright.sim.summary import summary
@@ -24,8 +25,7 @@ def main() -> None:
         "buffers", "network", "DRAM", "static", "area mm²", "buffers' area",
     )  # fmt: skip
     rows = [_row(name) for name in preset_names()]
-    lines = [heads, ("---", *["---:"] * (len(heads) - 1)), *rows]
-    sys.stdout.write("".join(f"| {' | '.join(line)} |\n" for line in lines))
+    sys.stdout.write(table(heads, rows, right=range(1, len(heads))))
 
 
 def _row(name: str) -> tuple[str, ...]:

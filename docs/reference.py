@@ -7,11 +7,11 @@ TABLE is one of those in `TABLES`. `docs/regenerate.py` puts them into the docum
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from tilewright.arch.accelerator import BankedDram
+from docs.markdown import print_one, table
+from tilewright.arch.dram import BankedDram
 from tilewright.arch.dram_standards import standards
 from tilewright.arch.load import accelerator_schema, load_accelerator
 from tilewright.arch.load import preset_names as accelerators
@@ -44,12 +44,6 @@ NESTED = {
 }
 """Keys that hold a block, which has rows of its own."""
 DRAM_KINDS = {"ideal": "IdealDram", "flat": "FlatDram", "banked": "BankedDram"}
-
-
-def table(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def accelerator_keys() -> str:
@@ -213,6 +207,4 @@ TABLES: Mapping[str, Callable[[], str]] = {
 }
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1] not in TABLES:
-        sys.exit(f"usage: python -m docs.reference {'|'.join(TABLES)}")
-    sys.stdout.write(TABLES[sys.argv[1]]())
+    print_one(TABLES, __doc__)

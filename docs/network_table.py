@@ -1,0 +1,59 @@
+"""The tables of docs/multi-core.md: what more cores are worth behind a network, and what they share.
+
+python -m docs.network_table speed-up | shares
+"""
+
+from __future__ import annotations
+
+import tilewright as tw
+from docs.markdown import print_one, table
+from tilewright.sim.result import Result
+
+CORES = (1, 2, 4, 8, 16)
+WORKLOAD = ("encoder_block", ("d=1024", "heads=16", "ffn=4096", "seq=1024"))
+NARROW = "mesh, 64 B/cycle"
+NETWORKS = {
+    "no network": "null",
+    "mesh, 256 B/cycle": "{topology: mesh, link_bytes_per_cycle: 256, hop_cycles: 4, memory_cores: CORES}",
+    NARROW: "{topology: mesh, link_bytes_per_cycle: 64, hop_cycles: 4, memory_cores: CORES}",
+    "ring, 64 B/cycle": "{topology: ring, link_bytes_per_cycle: 64, hop_cycles: 4, memory_cores: CORES}",
+    "mesh, 64 B/cycle, memory at one core": "{topology: mesh, link_bytes_per_cycle: 64, hop_cycles: 4}",
+}
+SHARED = {"m": "m (tokens)", "n": "n (columns of weights)", "k": "k (rows of weights)", "batch": "heads"}
+
+
+def main() -> None:
+    """Print one of the tables."""
+    print_one({"speed-up": speed_ups, "shares": shares}, __doc__)
+
+
+def speed_ups() -> str:
+    """A row per network: speed-ups over one core."""
+    rows = []
+    for name in NETWORKS:
+        cycles = [simulated(name, cores).cycles for cores in CORES]
+        rows.append((name, *(f"{cycles[0] / each:.2f}" for each in cycles[1:])))
+    heads = ("network", *(f"{cores} cores" for cores in CORES[1:]))
+    return table(heads, rows, right=range(1, len(heads)))
+
+
+def shares() -> str:
+    """A row per matmul: along which dimension 16 cores share it."""
+    results = [simulated(name, CORES[-1]) for name in ("no network", NARROW)]
+    rows = []
+    for each in zip(*(result.operators for result in results), strict=True):
+        if each[0].kind == "matmul":
+            dimensions = [row.mapping.partition("cores share ")[2] or "m" for row in each]
+            rows.append((each[0].name, *(SHARED[dimension] for dimension in dimensions)))
+    return table(("matmul", "no network", NARROW), rows)
+
+
+def simulated(network: str, cores: int) -> Result:
+    """The encoder block on so many cores."""
+    described = NETWORKS[network].replace("CORES", str(cores))
+    changes = [f"cores={cores}", f"network={described}", "mapper.effort=1"]
+    return tw.simulate(tw.load_accelerator("many-core-server", changes), tw.load_workload(*WORKLOAD))
+
+
+if __name__ == "__main__":
+    main()
