@@ -30,9 +30,9 @@ from tilewright.dataflows import spill
 from tilewright.dataflows.arith import ceil_div
 from tilewright.dataflows.chain_tiling import ChainTiling
 from tilewright.dataflows.in_array import context_tick, keeps_scores, left_over, scores_tick
-from tilewright.dataflows.machine import SLOTS, Machine
+from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.prescribed import prescribed_program
-from tilewright.dataflows.program import Program, Tick, merged, with_slots
+from tilewright.dataflows.program import Program, Tick, merged
 from tilewright.dataflows.specs import ChainSpec
 from tilewright.dataflows.tiles import Accesses, Moment, Tile, Tiles
 from tilewright.dataflows.tiling import pieces
@@ -61,9 +61,7 @@ def chain_program(spec: ChainSpec, machine: Machine, tiling: ChainTiling) -> Pro
     nest = _Nest(spec, machine, tiling)
     units = nest.units()
     ahead = tiling.ahead
-    program = nest.first(_head(units)) + nest.ahead(units, None) if ahead else nest.in_turn(units)
-    # Two tiles of B and two of D are loads of four ticks.
-    return with_slots(program, 2 * SLOTS) if nest.keeps_scores else program
+    return nest.first(_head(units)) + nest.ahead(units, None) if ahead else nest.in_turn(units)
 
 
 def _head(units: _Sequence) -> _Unit:
@@ -74,8 +72,12 @@ def _head(units: _Sequence) -> _Unit:
 class _Nest:
     def __init__(self, spec: ChainSpec, machine: Machine, tiling: ChainTiling) -> None:
         self.spec, self.machine, self.tiling = spec, machine, tiling
-        self.tiles = Tiles(spec.first, machine, tiling.split), Tiles(spec.second, machine, tiling.split)
         self.keeps_scores = keeps_scores(tiling.order, machine.array)
+        slots = machine.slots
+        if self.keeps_scores and slots > 1:
+            slots *= 2  # two tiles of B and two of D are loads of four ticks
+        first, second = (Tiles(each, machine, tiling.split, slots) for each in (spec.first, spec.second))
+        self.tiles = first, second
         self.softmax = left_over(spec.softmax, tiling.order, machine.array)
         self.first = lru_cache(maxsize=None)(self._first)
         self.second = lru_cache(maxsize=None)(self._second)

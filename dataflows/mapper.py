@@ -15,9 +15,9 @@ import numpy as np
 from tilewright.dataflows import bounds
 from tilewright.dataflows.chain import chain_program
 from tilewright.dataflows.chain_tiling import ChainTiling, chain_bound, chain_tilings, chain_traffic
-from tilewright.dataflows.machine import SLOTS, Machine
+from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.matmul import program as matmul_program
-from tilewright.dataflows.program import Program, totals, with_slots
+from tilewright.dataflows.program import Program, totals
 from tilewright.dataflows.rowwise import RowTiling, row_bound, row_program, row_tilings, row_traffic
 from tilewright.dataflows.schedule import region_cycles
 from tilewright.dataflows.sparse.program import UnitTiling, unit_program
@@ -185,8 +185,6 @@ def _best_rows(request: Request, spec: RowsSpec, machine: Machine) -> Mapping:
 
 def _evaluate(request: Request, machine: Machine, tiling: AnyTiling, program: Program) -> Mapping:
     prefetch = machine.dram_cycles(request.prefetch_bytes)
-    slots = machine.operand_slots if isinstance(request.spec, MatmulSpec) else machine.slots
-    program = program if slots == SLOTS else with_slots(program, slots)
     cycles = region_cycles(program, machine.buffers, request.credit_bytes, prefetch)
     return Mapping(tiling, program, cycles)
 

@@ -30,7 +30,7 @@ class _Nest:
 
     def __init__(self, spec: MatmulSpec, machine: Machine, tiling: Tiling) -> None:
         self.spec, self.machine, self.tiling = spec, machine, tiling
-        self.tiles = Tiles(spec, machine, tiling.split)
+        self.tiles = Tiles(spec, machine, tiling.split, machine.operand_slots)
         shape = spec.shape
         self.k_tiles = ceil_div(shape.k, tiling.k)
         m_outer = tiling.order == "mn"

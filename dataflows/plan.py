@@ -122,12 +122,10 @@ def _schemas(graph: OperatorGraph, accelerator: Accelerator) -> Iterator[Schema]
 def _cuts(graph: OperatorGraph, accelerator: Accelerator) -> Iterator[Cut]:
     """What the mapper may fuse, and what not, as regions; equal ones once."""
     mapper, seen = accelerator.mapper, set[tuple[Region, ...]]()
-    if accelerator.attention_unit is not None:
-        mapper = mapper.model_copy(update={"attention": ("flash",)})  # the unit is the order
-    choices = (
-        sorted({order != "unfused" for order in orders}) for orders in (mapper.attention, mapper.chains)
-    )
-    for attention, chains in product(*choices):
+    attend, chain = ({order != "unfused" for order in orders} for orders in (mapper.attention, mapper.chains))
+    if accelerator.attention_unit is not None:  # which works on scores, softmax and context as one
+        attend = {True}
+    for attention, chains in product(sorted(attend), sorted(chain)):
         the_cut = cut(graph, attention=attention, chains=chains)
         if the_cut.regions not in seen:
             seen.add(the_cut.regions)

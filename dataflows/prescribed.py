@@ -69,9 +69,10 @@ def prescribed_program(spec: ChainSpec, machine: Machine, tiling: Prescribed) ->
 
 class _Nest:
     def __init__(self, spec: ChainSpec, machine: Machine, tiling: Prescribed) -> None:
-        self.sizes, self.slots = (tiling.first, tiling.second), tiling.slots
+        self.sizes = tiling.first, tiling.second
+        slots = tiling.slots if machine.slots > 1 else 1
         self.shapes = spec.first.shape, spec.second.shape
-        self.works = Tiles(spec.first, machine, "m"), Tiles(spec.second, machine, "m")
+        self.works = Tiles(spec.first, machine, "m", slots), Tiles(spec.second, machine, "m", slots)
         self.block = lru_cache(maxsize=None)(self._block)
 
     def _block(self, rows: int) -> Program:
@@ -96,7 +97,7 @@ class _Nest:
         if at.last_k:
             tail = work.tail(at.tile)
             tick = work.worked(tick, at.tile, work.spec.lane_cycles, tail, work.sides(at.tile))
-        tick = replace(tick, opens_output=at.opens, closes_output=at.closes, slots=self.slots)
+        tick = replace(tick, opens_output=at.opens, closes_output=at.closes)
         if number == 0:
             return replace(tick, feeds=at.closes, middle=True)
         return replace(tick, fed=1 if at.opens else 0)

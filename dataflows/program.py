@@ -44,7 +44,7 @@ orders are fixed, so every time is a maximum of sums of durations: shorter durat
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from typing import Protocol, TypeVar
@@ -115,15 +115,19 @@ class Tick:
     """Whether it starts a new output tile."""
     closes_output: bool = False
     """Whether it ends one: its result leaves the accumulator."""
-    single: bool = False
-    """Whether its operands take the one slot that those of the tick before had, and its output tile too."""
     slots: int = 2
-    """Of operands: its loads take that of the tick so many before. All ticks of a program have as many."""
+    """Of operands: its loads take that of the tick so many before; with 1, its output tile does, too. All
+    ticks of a program have as many."""
     middle: bool = False
     """Whether its output tile is one of those that stay on chip for later ticks."""
     buffer_read: Ports = ()
     """Bytes that the array and the vector unit read from each buffer, all cores together."""
     buffer_write: Ports = ()
+
+    @property
+    def single(self) -> bool:
+        """Whether there is one slot, so that loads, work and stores take turns."""
+        return self.slots == 1
 
     @cached_property
     def loads(self) -> tuple[Transfer, ...]:
@@ -150,22 +154,6 @@ def unrolled(program: Program) -> Iterator[Tick]:
         else:
             for _ in range(item.times):
                 yield from unrolled(item.body)
-
-
-def with_slots(program: Program, slots: int) -> Program:
-    """The same ticks, with so many slots for operands; 1: and one for output tiles."""
-    known: dict[int, Tick | Loop] = {}  # equal items stay one object
-
-    def each(item: Tick | Loop) -> Tick | Loop:
-        if id(item) not in known:
-            known[id(item)] = (
-                replace(item, single=slots == 1, slots=max(2, slots))
-                if isinstance(item, Tick)
-                else Loop(item.times, tuple(each(inner) for inner in item.body))
-            )
-        return known[id(item)]
-
-    return tuple(each(item) for item in program)
 
 
 class Snapshot(Protocol):

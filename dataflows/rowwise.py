@@ -104,6 +104,7 @@ def _tick(
         store=_stored(machine, results, share, rows),
         opens_output=stores,
         closes_output=stores,
+        slots=machine.slots,
         buffer_read=tuple(size * active for size in read),
         buffer_write=tuple(size * active for size in write),
     )

@@ -50,6 +50,8 @@ class Tiles:
     spec: MatmulSpec
     machine: Machine
     split: Split
+    slots: int
+    """Of the ticks' operands."""
 
     def core(self, tile: Tile) -> Tile:
         """The busiest core's part of a tick."""
@@ -74,6 +76,7 @@ class Tiles:
             store=self.store(tile) if moment.last_k else None,
             opens_output=moment.first_k,
             closes_output=moment.last_k,
+            slots=self.slots,
             buffer_read=tuple(size * active for size in read),
             buffer_write=tuple(size * active for size in write),
         )

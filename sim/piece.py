@@ -101,7 +101,7 @@ class Piece:
 
     def _free(self, position: int, tick: Tick) -> simpy.Event:
         """When the slot that a tick's operands take is free."""
-        return self.freed[len(self.past) + position + 2 - (1 if tick.single else tick.slots)]
+        return self.freed[len(self.past) + position + 2 - tick.slots]
 
     def _list_accesses(self) -> None:
         """Every port's accesses in the order of rule 4."""

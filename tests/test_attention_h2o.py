@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.eviction import arrays, cached, masked, work
 from tilewright.workloads import primitives
 from tilewright.workloads.attention.base import Site, Values
 from tilewright.workloads.attention.h2o import HeavyHitters, lower, reference
@@ -26,41 +26,6 @@ def lowered(
     b = GraphBuilder("t")
     x = b.input("x", (batch, 1 if decode else context, heads.width))
     return b.finish(lower(b, x, Site(heads, ALL_BIASES, True, context, decode), p))
-
-
-def work(graph: OperatorGraph, kind: str) -> Counter[str]:
-    """Primitives of all operators of a kind."""
-    total: Counter[str] = Counter()
-    for op in graph.operators:
-        if op.kind == kind:
-            total.update(dict(op.primitives))
-    return total
-
-
-def cached(graph: OperatorGraph) -> dict[str, tuple[int, ...]]:
-    """Shapes of the caches that the graph writes."""
-    names = {name for op in graph.operators for name in op.outputs}
-    return {name: graph.tensors[name].shape for name in names if graph.tensors[name].role == "kv_cache"}
-
-
-def masked(query: Values, key: Values, value: Values, sees: Values) -> tuple[Values, Values]:
-    """Attention of all tokens at once, where `sees` [kv_heads, n, n] allows it, and its weights."""
-    share = len(query) // len(key)
-    key, value, sees = (x.repeat(share, axis=0) for x in (key, value, sees))
-    scores = np.where(sees, query @ key.swapaxes(1, 2) / np.sqrt(query.shape[-1]), -np.inf)
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    return weights @ value, weights
-
-
-@st.composite
-def arrays(draw: st.DrawFn) -> tuple[Values, Values, Values, int]:
-    """Queries, keys and values of grouped heads, and the length of the prompt."""
-    kv_heads, share, tokens = draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(st.integers(2, 20))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    query = rng.normal(size=(kv_heads * share, tokens, 3))
-    key, value = rng.normal(size=(2, kv_heads, tokens, 3))
-    return query, key, value, draw(st.integers(1, tokens))
 
 
 def test_kept_of_a_prompt_follows_the_public_scores() -> None:

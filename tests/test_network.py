@@ -128,7 +128,7 @@ def tiles(split: Split, *, resident: bool) -> Tiles:
     sizes = MatmulShape(1, 8, 16, 12)
     a, b, out = (Operand(count, 8, resident) for count in (128, 192, 96))
     spec = MatmulSpec(sizes, a, b, out)
-    return Tiles(spec, Machine(Accelerator.model_validate(description(RING))), split)
+    return Tiles(spec, Machine(Accelerator.model_validate(description(RING))), split, 2)
 
 
 WHOLE = Tile(1, 8, 16, 12)
@@ -198,7 +198,7 @@ def test_without_a_network_sharing_is_free() -> None:
     spec = tiles("m", resident=True).spec
     free = Machine(Accelerator.model_validate(description(None)))
     for split in ("m", "n", "batch"):
-        of = Tiles(spec, free, split)
+        of = Tiles(spec, free, split, 2)
         assert (of.load_a(WHOLE), of.load_b(WHOLE), of.store(WHOLE)) == (None, None, None)
 
 

@@ -14,7 +14,6 @@ from tilewright.dataflows.program import (
     Transfer,
     totals,
     unrolled,
-    with_slots,
 )
 from tilewright.dataflows.schedule import region_cycles
 from tilewright.sim.event import run_region
@@ -82,14 +81,13 @@ def ticks(draw: st.DrawFn, *, matmul: bool, apart: bool) -> Tick:
 @st.composite
 def draw_programs(draw: st.DrawFn) -> Program:
     kind = draw(st.sampled_from(["double", "single", "apart", "deep"]))
-    slots = draw(st.integers(3, 6)) if kind == "deep" else 2
+    slots = {"single": 1, "deep": draw(st.integers(3, 6))}.get(kind, 2)
     apart = kind == "apart" or (kind == "deep" and draw(st.booleans()))
     one = ticks(matmul=draw(st.booleans()), apart=apart).map(lambda tick: replace(tick, slots=slots))
     loops = st.builds(Loop, times=st.integers(1, 12), body=st.lists(one, min_size=1, max_size=3).map(tuple))
     inner = st.lists(one | loops, min_size=1, max_size=3).map(tuple)
     nests = st.builds(Loop, times=st.integers(1, 6), body=inner)
-    program = tuple(draw(st.lists(one | loops | nests, min_size=1, max_size=4)))
-    return with_slots(program, 1) if kind == "single" else program
+    return tuple(draw(st.lists(one | loops | nests, min_size=1, max_size=4)))
 
 
 programs = draw_programs()

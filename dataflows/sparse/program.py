@@ -141,6 +141,7 @@ def _tick(spec: UnitSpec, machine: Machine, pieces: tuple[Piece, ...]) -> Tick:
         middle=pieces[0].phase == "scores",
         feeds=pieces[0].phase == "scores" and pieces[0].ends_phase,
         fed=1 if pieces[0].phase == "context" else 0,
+        slots=machine.slots,
         buffer_read=tuple(size * len(pieces) for size in read),
         buffer_write=tuple(size * len(pieces) for size in write),
     )
