@@ -12,9 +12,11 @@ from pydantic import AfterValidator, Field, model_validator
 
 from tilewright.arch.block import Block, Bytes, Count, Cycles, Rate, Side
 from tilewright.arch.dram import Dram
+from tilewright.arch.fpga import Fpga
 from tilewright.arch.network import MOST_CORES, Network
 from tilewright.arch.scaling import uncovered
 from tilewright.arch.sparse import AttentionUnit
+from tilewright.arch.streaming_unit import Streaming, unit_sizes
 from tilewright.arch.technology_tables import Tables
 from tilewright.description.errors import InputError, Problem
 
@@ -236,7 +238,7 @@ class TechnologyChoice(Block):
 
 COMPONENTS = (
     "array", "registers", "vector", "predictor", "network", "control", "dram", "dram_background", "leakage",
-    "clock", "total",
+    "clock", "links", "routers", "total",
 )  # fmt: skip
 """Names of the other components in tables of energy and area; no buffer may take one."""
 
@@ -249,7 +251,8 @@ class Accelerator(Block):
     description: str = ""
     """A sentence for lists."""
     clock_mhz: Rate
-    """The one clock to which all cycles refer."""
+    """The one clock to which all cycles refer. With `fpga`, reading the description puts in the measured one,
+    whatever stands here."""
     cores: Count = 1
     """Cores work on the same operator, each on its own part; operands that they share are fetched once."""
     network: Network | None = None
@@ -267,6 +270,8 @@ class Accelerator(Block):
     mapper: Mapper = Mapper()
     technology: TechnologyChoice = TechnologyChoice()
     """What it is made in; see docs/energy.md."""
+    fpga: Fpga | None = None
+    """The device that runs its streaming attention unit, with measured clock and area (docs/rtl.md)."""
 
     @model_validator(mode="after")
     def _no_buffer_takes_another_name(self) -> Accelerator:
@@ -296,6 +301,20 @@ class Accelerator(Block):
             found = "" if array.exp_pieces is None else f", not {array.count} of {array.rows} x {array.cols}"
             message = f"`fsa` needs one square array with `array.exp_pieces`{found}"
             raise InputError(Problem(message, key="mapper.attention"))
+        return self
+
+    @model_validator(mode="after")
+    def _streaming_unit_can_be_built(self) -> Accelerator:
+        unit = self.attention_unit
+        if not isinstance(unit, Streaming):
+            return self
+        unit_sizes(unit, self.array)
+        if self.cores != 1 or self.buffers or self.dram.kind != "ideal":
+            message = (
+                "a streaming unit is one core fed by ideal streams: leave `cores` at 1, `buffers` empty and "
+                "`dram.kind` ideal"
+            )
+            raise InputError(Problem(message, key="attention_unit"))
         return self
 
     @model_validator(mode="after")

@@ -1,16 +1,18 @@
 """Area of an accelerator by component, from its description alone.
 
 Counted are cells and SRAM macros: the arrays' multiply-accumulators and registers, the vector lanes, the
-buffers, and a share for control. Not counted: memory interfaces and their PHYs, pads, host interfaces, the
-white space of a layout.
+buffers, a share for control, and the network's routers and repeaters. Not counted: memory interfaces and
+their PHYs, pads, host interfaces, the white space of a layout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import ceil
+from math import ceil, sqrt
 
 from tilewright.arch.accelerator import ELEMENT_BITS, Accelerator, Array, Buffer, ElementType
+from tilewright.arch.network import Network, link_count, port_count
+from tilewright.arch.streaming_unit import Streaming, unit_sizes
 from tilewright.arch.technology import Technology, technology_of
 
 UM2_PER_MM2 = 1e6
@@ -21,7 +23,8 @@ LANE_REGISTERS = 3
 
 
 def area_mm2(accelerator: Accelerator) -> dict[str, float]:
-    """Area in mm2 by component: `array`, `registers`, `vector`, each buffer by name, `control`.
+    """Area in mm2 by component: `array`, `registers`, `vector`, each buffer by name, `control`, and where a
+    network joins the cores `routers` and `links`.
 
     All cores together; the whole is the sum of the parts. A machine with unlimited buffers has no area for
     them.
@@ -38,7 +41,7 @@ def areas_mm2(accelerator: Accelerator, technology: Technology) -> dict[str, flo
     scale = technology.value("logic.area_factor") / UM2_PER_MM2
     parts = {
         "array": scale * pes * mac_area_um2(array, technology),
-        "registers": scale * pes * pe_register_bits(array) * register,
+        "registers": scale * (pes * pe_register_bits(array) + own_memory_bits(accelerator)) * register,
         "vector": scale * lanes * lane_area_um2(accelerator, technology),
     }
     if accelerator.attention_unit is not None:
@@ -49,7 +52,45 @@ def areas_mm2(accelerator: Accelerator, technology: Technology) -> dict[str, flo
     for name, buffer in accelerator.buffers.items():
         parts[name] = cores * buffer.banks * bank_area_mm2(buffer, technology)
     parts["control"] = technology.value("logic.control_fraction") * sum(parts.values())
+    network = network_of(accelerator)
+    if network is not None:
+        parts["routers"] = _routers_mm2(network, cores, technology)
+        length = hop_mm(network, sum(parts.values()) / cores)
+        parts["links"] = scale * _repeaters_um2(network, cores, length, technology)
     return parts
+
+
+def own_memory_bits(accelerator: Accelerator) -> int:
+    """Of a streaming attention unit's memories, which are small and many, and counted as registers."""
+    unit = accelerator.attention_unit
+    return unit_sizes(unit, accelerator.array).memory_bits if isinstance(unit, Streaming) else 0
+
+
+def network_of(accelerator: Accelerator) -> Network | None:
+    """What joins the cores; None where nothing is described, or there is only one."""
+    return accelerator.network if accelerator.cores > 1 else None
+
+
+def hop_mm(network: Network, core_mm2: float) -> float:
+    """Length of a link: as described, else the side of a core (its router included)."""
+    return root(core_mm2) if network.hop_mm is None else network.hop_mm
+
+
+def root(number: float) -> float:
+    """Square root of a number, or of a column of them (`tilewright.dataflows.columns`)."""
+    return sqrt(number) if isinstance(number, int | float) else number**0.5
+
+
+def _routers_mm2(network: Network, cores: int, technology: Technology) -> float:
+    """Of all inputs, as wide as a link. Taken from a layout: no factor for its density."""
+    bits = port_count(network, cores) * 8 * network.link_bytes_per_cycle
+    return bits * technology.value("router.area_um2_per_bit") / UM2_PER_MM2
+
+
+def _repeaters_um2(network: Network, cores: int, length_mm: float, technology: Technology) -> float:
+    """Cells of the repeaters of all links, both directions."""
+    bits = link_count(network.topology, cores) * 8 * network.link_bytes_per_cycle
+    return bits * length_mm * technology.value("wire.area_um2_per_bit_mm")
 
 
 def mac_area_um2(array: Array, technology: Technology) -> float:

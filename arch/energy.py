@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import ceil, sqrt
+from math import ceil
 from types import MappingProxyType
 
 from tilewright.arch.accelerator import ELEMENT_BITS, Accelerator, Array
@@ -18,12 +18,16 @@ from tilewright.arch.area import (
     UM2_PER_MM2,
     areas_mm2,
     function_steps,
+    hop_mm,
     mac_figure,
+    network_of,
     pe_register_bits,
     predictor_figure,
+    root,
     vector_type,
 )
 from tilewright.arch.dram import BankedDram, FlatDram
+from tilewright.arch.network import link_count, port_count
 from tilewright.arch.technology import SourceRow, Technology, technology_of
 
 ZJ_PER_PJ = 10**9
@@ -55,6 +59,10 @@ class Actions:
     dram_activations: int = 0
     """Rows opened. Where they are not simulated, `EnergyModel.least_activations` gives the fewest
     possible."""
+    link_bytes: int = 0
+    """Bytes times links of the network between cores that they pass."""
+    router_bytes: int = 0
+    """Bytes times its routers."""
 
     def __add__(self, other: Actions) -> Actions:
         return Actions(
@@ -68,6 +76,8 @@ class Actions:
             dram_read_bytes=self.dram_read_bytes + other.dram_read_bytes,
             dram_write_bytes=self.dram_write_bytes + other.dram_write_bytes,
             dram_activations=self.dram_activations + other.dram_activations,
+            link_bytes=self.link_bytes + other.link_bytes,
+            router_bytes=self.router_bytes + other.router_bytes,
         )
 
     def times(self, count: int) -> Actions:
@@ -83,6 +93,8 @@ class Actions:
             dram_read_bytes=self.dram_read_bytes * count,
             dram_write_bytes=self.dram_write_bytes * count,
             dram_activations=self.dram_activations * count,
+            link_bytes=self.link_bytes * count,
+            router_bytes=self.router_bytes * count,
         )
 
 
@@ -101,12 +113,16 @@ class UnitCosts:
     network: int
     """Per byte between a buffer and the array, the vector unit or the DMA."""
     network_dram: int
-    """Per byte between the chip's edge and a core."""
+    """Per byte between the chip's edge and a core, or, behind a network, the router where it is attached."""
     dram_read: int
     dram_write: int
     """Per byte."""
     dram_activation: int
     predictor_mac: int
+    link: int
+    """Per byte and link between cores."""
+    router: int
+    """Per byte and router."""
 
 
 class EnergyModel:
@@ -127,7 +143,8 @@ class EnergyModel:
         self._row_bytes = _row_bytes(accelerator, self.technology)
 
     def dynamic_zj(self, actions: Actions) -> dict[str, int]:
-        """Energy in zJ by component: `array`, `registers`, `vector`, each buffer by name, `network`, `dram`.
+        """Energy in zJ by component: `array`, `registers`, `vector`, each buffer by name, `network`, `dram`,
+        and where a network joins the cores `links` and `routers`.
 
         Exactly linear in the actions. `array` is exactly MACs times the cost of one.
         """
@@ -153,6 +170,9 @@ class EnergyModel:
             + actions.dram_write_bytes * costs.dram_write
             + actions.dram_activations * costs.dram_activation
         )
+        if network_of(self.accelerator) is not None:
+            parts["links"] = actions.link_bytes * costs.link
+            parts["routers"] = actions.router_bytes * costs.router
         return parts
 
     def dynamic_energy_pj(self, actions: Actions) -> dict[str, float]:
@@ -171,7 +191,7 @@ class EnergyModel:
         """Energy in zJ of static power over so many cycles, by the names of `static_power_mw`; linear in
         cycles."""
         clock_mhz = self.accelerator.clock_mhz
-        per_cycle = {name: round(mw / clock_mhz * 1e3 * ZJ_PER_PJ) for name, mw in self._static_mw.items()}
+        per_cycle = {name: _whole(mw / clock_mhz * 1e3 * ZJ_PER_PJ) for name, mw in self._static_mw.items()}
         return {name: energy * cycles for name, energy in per_cycle.items()}
 
     def run_zj(self, actions: Actions, cycles: int) -> dict[str, int]:
@@ -180,7 +200,7 @@ class EnergyModel:
 
     def least_activations(self, dram_bytes: int) -> int:
         """Fewest DRAM rows that so many bytes can lie in; 0 for an ideal memory."""
-        return ceil(dram_bytes / self._row_bytes) if self._row_bytes else 0
+        return _ceiling(dram_bytes / self._row_bytes) if self._row_bytes else 0
 
     def sources(self) -> tuple[SourceRow, ...]:
         """The constants that this accelerator is charged with, by name, each with its source."""
@@ -222,6 +242,7 @@ def peak_power_w(accelerator: Accelerator) -> dict[str, float]:
         **{n: b * max(costs.buffer_read[n], costs.buffer_write[n]) for n, b in port_bytes.items()},
         "network": sum(port_bytes.values()) * costs.network + dram_bytes * costs.network_dram,
         "dram": dram_bytes * max(costs.dram_read, costs.dram_write),
+        **_network_peak(accelerator, costs),
     }
     watts = {name: energy * accelerator.clock_mhz * 1e6 / ZJ_PER_J for name, energy in per_cycle.items()}
     return watts | {name: mw * 1e-3 for name, mw in model.static_power_mw().items()}
@@ -233,6 +254,18 @@ def _predictor_peak(accelerator: Accelerator, costs: UnitCosts) -> dict[str, flo
         return {}
     macs, _ = accelerator.attention_unit.predictor_size
     return {"predictor": accelerator.cores * macs * costs.predictor_mac}
+
+
+def _network_peak(accelerator: Accelerator, costs: UnitCosts) -> dict[str, float]:
+    """Every link and every router's input busy, in zJ a cycle."""
+    network = network_of(accelerator)
+    if network is None:
+        return {}
+    width, cores = network.link_bytes_per_cycle, accelerator.cores
+    return {
+        "links": link_count(network.topology, cores) * width * costs.link,
+        "routers": port_count(network, cores) * width * costs.router,
+    }
 
 
 def sources(accelerator: Accelerator) -> tuple[SourceRow, ...]:
@@ -276,7 +309,17 @@ def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
 
 
 def _zj(pj: float) -> int:
-    return round(pj * ZJ_PER_PJ)
+    return _whole(pj * ZJ_PER_PJ)
+
+
+def _whole(number: float) -> int:
+    """The nearest whole number, or a column of them (`tilewright.dataflows.columns`)."""
+    return round(number) if isinstance(number, int | float) else number.round()
+
+
+def _ceiling(number: float) -> int:
+    """The next whole number, or a column of them."""
+    return ceil(number) if isinstance(number, int | float) else -(-number // 1)
 
 
 def _unit_costs(accelerator: Accelerator, technology: Technology, area: Mapping[str, float]) -> UnitCosts:
@@ -284,6 +327,10 @@ def _unit_costs(accelerator: Accelerator, technology: Technology, area: Mapping[
     wire = 8 * technology.value("wire.energy_pj_per_bit_mm")
     register = technology.value("register.energy_pj_per_bit")
     total = sum(area.values())
+    core_mm = root(total / accelerator.cores)
+    network = network_of(accelerator)
+    dram_mm = (root(total) if network is None else core_mm) / 2
+    length_mm = 0.0 if network is None else hop_mm(network, (total - area["links"]) / accelerator.cores)
     read, write = {}, {}
     for name, buffer in accelerator.buffers.items():
         bank = technology.sram(buffer.capacity_bytes / buffer.banks, 8 * buffer.width_bytes, buffer.ports)
@@ -297,12 +344,14 @@ def _unit_costs(accelerator: Accelerator, technology: Technology, area: Mapping[
         vector=_vector_costs(accelerator, technology),
         buffer_read=read,
         buffer_write=write,
-        network=_zj(wire * sqrt(total / accelerator.cores) / 2) if accelerator.buffers else 0,
-        network_dram=_zj(wire * sqrt(total) / 2) if kind else 0,
+        network=_zj(wire * core_mm / 2) if accelerator.buffers else 0,
+        network_dram=_zj(wire * dram_mm) if kind else 0,
         dram_read=_zj(8 * technology.value(f"dram.{kind}.read_pj_per_bit")) if kind else 0,
         dram_write=_zj(8 * technology.value(f"dram.{kind}.write_pj_per_bit")) if kind else 0,
         dram_activation=_zj(technology.value(f"dram.{kind}.activate_pj")) if kind else 0,
         predictor_mac=_predictor_mac(accelerator, technology),
+        link=_zj(wire * length_mm),
+        router=0 if network is None else _zj(8 * technology.value("router.energy_pj_per_bit")),
     )
 
 
@@ -361,7 +410,7 @@ def _background_mw(accelerator: Accelerator, technology: Technology) -> float:
     channels = accelerator.dram.channels if isinstance(accelerator.dram, BankedDram) else 0
     if not channels:
         per_channel = technology.value(f"dram.{kind}.channel_gb_per_s")
-        channels = max(1, ceil(dram_gb_per_s(accelerator) / per_channel))
+        channels = _ceiling(dram_gb_per_s(accelerator) / per_channel)
     return channels * technology.value(f"dram.{kind}.background_mw_per_channel")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tilewright.arch.accelerator import Accelerator
 from tilewright.arch.dram_standards import standards
+from tilewright.arch.fpga_results import with_measured_fpga
 from tilewright.arch.technology import with_technology_file
 from tilewright.description.errors import InputError
 from tilewright.description.names import unknown, unknown_message
@@ -27,9 +28,14 @@ def load_accelerator(name_or_path: str | Path, overrides: Sequence[str] = ()) ->
     """
     name = str(name_or_path)
     if isinstance(name_or_path, str) and name in preset_names():
-        return with_technology_file(read(Accelerator, preset_text(name), name, overrides), Path())
+        return _completed(read(Accelerator, preset_text(name), name, overrides), Path())
     accelerator = read(Accelerator, _file_text(name), name, overrides)
-    return with_technology_file(accelerator, Path(name).parent)
+    return _completed(accelerator, Path(name).parent)
+
+
+def _completed(accelerator: Accelerator, folder: Path) -> Accelerator:
+    """With what other files say of it, which are named relative to `folder`."""
+    return with_measured_fpga(with_technology_file(accelerator, folder), folder)
 
 
 @lru_cache(maxsize=1)

@@ -16,6 +16,7 @@ from tilewright.arch.sparse_predictors import Dota, Energon, Fact, Sanger
 from tilewright.arch.sparse_search import A3, AccelTran, Elsa, SpAtten
 from tilewright.arch.sparse_split import ViTCoD
 from tilewright.arch.sparse_unit import Unit as Unit
+from tilewright.arch.streaming_unit import Streaming
 
 
 class BlockSkip(Unit):
@@ -31,6 +32,18 @@ class BlockSkip(Unit):
 
 
 AttentionUnit = Annotated[
-    BlockSkip | Gather | Lsh | Sanger | Energon | Dota | Fact | A3 | Elsa | SpAtten | AccelTran | ViTCoD,
+    BlockSkip
+    | Gather
+    | Lsh
+    | Sanger
+    | Energon
+    | Dota
+    | Fact
+    | A3
+    | Elsa
+    | SpAtten
+    | AccelTran
+    | ViTCoD
+    | Streaming,
     Field(discriminator="kind"),
 ]

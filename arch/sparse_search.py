@@ -67,15 +67,22 @@ class Elsa(Unit):
 
 
 class SpAtten(Unit):
-    """Prunes tokens and heads by their accumulated importance and values by their weight, and looks at the
-    lower bits of keys only where the upper ones leave it undecided (Wang et al., "SpAtten", HPCA 2021,
-    arXiv:2012.09852)."""
+    """Prunes tokens and heads, layer after layer, by the importance that they had in the layers before, and
+    values by their weight; looks at the lower bits of keys only where the upper ones leave it undecided (Wang
+    et al., "SpAtten", HPCA 2021, arXiv:2012.09852)."""
 
     kind: Literal["spatten"]
     token_keep: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the tokens that are kept, mean over the layers."""
+    token_front: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """Share of the layers, rounded up, that keep all tokens: the first ones, at least one."""
     head_keep: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the heads that are kept, mean over the layers."""
+    head_front: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of the layers, rounded up, that keep all heads: the first ones, at least one."""
+    fall: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """How far the shares of the layers after those fall, in a line around their mean: 0 not at all, 1 as far
+    as shares between 0 and 1 allow."""
     value_keep: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the weights of each query whose values are fetched and added up."""
     msb_bits: Annotated[int, Field(ge=2, le=16)] = 8

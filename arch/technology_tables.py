@@ -31,6 +31,7 @@ UNITS = {
     "_pj_per_bit": "pJ/bit",
     "_um2_per_bit": "um2/bit",
     "_pj_per_bit_mm": "pJ/bit/mm",
+    "_um2_per_bit_mm": "um2/bit/mm",
     "_nw_per_um2": "nW/um2",
     "_mw_per_channel": "mW/channel",
     "_gb_per_s": "GB/s",
@@ -205,6 +206,17 @@ class Wire(_Table):
     """On-chip wires with repeaters."""
 
     energy_pj_per_bit_mm: Figures | None = None
+    area_um2_per_bit_mm: Figures | None = None
+    """Cells of the repeaters; the wires themselves run above other logic."""
+
+
+class Router(_Table):
+    """A router of a network between cores."""
+
+    energy_pj_per_bit: Figures | None = None
+    """Of passing one bit from an input to an output, its buffering, arbitration and clock included."""
+    area_um2_per_bit: Figures | None = None
+    """Of one input, with its part of the crossbar, per bit of a link's width."""
 
 
 class Tables(_Table):
@@ -219,6 +231,7 @@ class Tables(_Table):
     logic: Logic | None = None
     sram: Sram | None = None
     wire: Wire | None = None
+    router: Router | None = None
     dram: DramKinds | None = None
 
     model_config = ConfigDict(serialize_by_alias=True)
