@@ -131,6 +131,9 @@ class Attention(Model):
     """Keys; by default as many as queries."""
     mask: Literal["none", "causal"] = "none"
     """`causal`: query i sees keys j <= i + kv_seq - seq; masked scores are computed as well."""
+    window: Size | None = None
+    """Keys that a query sees, as in the mechanism `sliding_window`: with `mask: causal` the last ones up to
+    its own, else half of them to each side. All scores are computed but by a unit that skips."""
     scores: Scores | None = None
     """Where queries and keys come from, for a machine that predicts which scores matter; by default the
     stated model draws them."""
@@ -142,11 +145,18 @@ class Attention(Model):
     def _masks_are_all_there_is(self) -> Attention:
         if self.attention is None:
             return self
-        if self.attention.kernel != "masked" or self.mask != "none" or self.kv_seq not in (None, self.seq):
+        plain = self.mask == "none" and self.window is None and self.kv_seq in (None, self.seq)
+        if self.attention.kernel != "masked" or not plain:
             raise ValueError(
-                "`attention`, masks from a file, takes `kernel: masked`, `mask: none` and as many keys as "
-                "queries"
+                "`attention`, masks from a file, takes `kernel: masked`, `mask: none`, no `window` and as "
+                "many keys as queries"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _every_window_has_its_keys(self) -> Attention:
+        if self.window is not None and self.kv_seq is not None and self.kv_seq < self.seq:
+            raise ValueError(f"`window` needs `kv_seq` ({self.kv_seq}) to be at least `seq` ({self.seq})")
         return self
 
     @field_validator("mask")
@@ -169,9 +179,11 @@ class Attention(Model):
             masks = load(self.attention, self.heads, context)
             out = masked(b, query, key, value, heads, self.attention, masks)
             return b.finish(out, family=self.family)
-        function = "scale_mask" if self.mask == "causal" else "scale"
-        pairs = Pairs(heads, self.seq, context, causal=self.mask == "causal", scores=self.scores)
-        out = attention_core(b, query, key, value, heads, function, pairs=pairs)
+        causal = self.mask == "causal"
+        function = "scale_mask" if causal or self.window else "scale"
+        pairs = Pairs(heads, self.seq, context, causal=causal, scores=self.scores, window=self.window)
+        seen = pairs.count() if self.window else None
+        out = attention_core(b, query, key, value, heads, function, pairs=pairs, seen=seen)
         return b.finish(out, family=self.family)
 
 

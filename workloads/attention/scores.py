@@ -73,10 +73,13 @@ class Scores(ScoreModel):
     """Name of the queries in the file, [heads, tokens, width]; `{layer}` stands for the layer's number."""
     key: str = "key"
     """Name of the keys in the file, [KV heads, tokens, width]."""
+    value: str | None = None
+    """Name of the values in the file, [KV heads, tokens, width], for a unit that judges heads by their
+    output; by default they are not known."""
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> Scores:
-        own, names = ScoreModel.model_fields, ("query", "key")
+        own, names = ScoreModel.model_fields, ("query", "key", "value")
         idle = [n for n in (own if self.path is not None else names) if getattr(self, n) != _default(n)]
         if idle and self.path is not None:
             raise ValueError(f"`path` takes the place of the model: leave {', '.join(idle)} out")
@@ -86,8 +89,11 @@ class Scores(ScoreModel):
 
     def of_layer(self, number: int) -> Scores:
         """The same with the number in place of `{layer}`."""
-        names = {n: getattr(self, n).replace("{layer}", str(number)) for n in ("query", "key")}
-        return self if self.path is None else self.model_copy(update=names)
+        if self.path is None:
+            return self
+        given = ((name, getattr(self, name)) for name in ("query", "key", "value"))
+        names = {name: text.replace("{layer}", str(number)) for name, text in given if text is not None}
+        return self.model_copy(update=names)
 
 
 def _default(name: str) -> object:
@@ -113,6 +119,20 @@ def each_head(scores: Scores, heads: Heads, tokens: int) -> Iterator[tuple[Value
             f"layer's [heads, tokens, width] are {wanted[0]} and {wanted[1]}"
         )
     yield from zip(np.split(query, heads.kv_heads), key, strict=True)
+
+
+def each_value(scores: Scores, heads: Heads, tokens: int) -> list[Values] | None:
+    """For each KV head its values [tokens, width], where a file has them. Raises `InputError` if it can't be
+    read or holds other sizes than the layer's."""
+    if scores.path is None or scores.value is None:
+        return None
+    value = _checked(_array(Path(scores.path), scores.value), Path(scores.path), scores.value)
+    if value.shape[:2] != (heads.kv_heads, tokens):
+        raise InputError(
+            f"attention.scores.value: {scores.path} holds values {value.shape}; the layer's "
+            f"[KV heads, tokens] are {(heads.kv_heads, tokens)}"
+        )
+    return list(value)
 
 
 def draw(model: ScoreModel, heads: int, kv_heads: int, tokens: int, head_dim: int) -> tuple[Values, Values]:
