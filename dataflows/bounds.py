@@ -15,7 +15,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from tilewright.arch.accelerator import Operand
+from tilewright.arch.accelerator import Array, Operand
 from tilewright.dataflows.arith import Ints, ceil_div
 from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.specs import MatmulSpec
@@ -58,7 +58,7 @@ def candidates(
     core_m = ceil_div(m, cores) if split == "m" else m
     core_n = ceil_div(n, cores) if split == "n" else n
     core_k = ceil_div(k, cores) if split == "k" else k
-    fits = _fits(spec, machine, split, core_m, core_k, core_n)
+    fits = tiles_fit(spec, machine, split, core_m, core_k, core_n)
     m, k, n, m_outer = m[fits], k[fits], n[fits], m_outer[fits]
     products = ceil_div(shape.batch, cores) if split == "batch" else shape.batch
     m_tiles, k_tiles, n_tiles = _tiles(shape.m, m), _tiles(shape.k, k), _tiles(shape.n, n)
@@ -99,6 +99,16 @@ def candidates(
     return Candidates(m, k, n, m_outer, split, bound, loads + stores)
 
 
+def tile_quanta(array: Array) -> tuple[int, int, int]:
+    """(m, k, n) of what the array holds at once: of the smallest tile that is tried, where operands are not
+    smaller still."""
+    return {
+        "output_stationary": (array.rows, 1, array.cols),
+        "weight_stationary": (1, array.rows, array.cols),
+        "input_stationary": (array.cols, array.rows, 1),
+    }[array.dataflow]
+
+
 def _tiles(extent: int, tile: Ints) -> Ints:
     return -(-extent // tile)
 
@@ -122,11 +132,7 @@ def splits(spec: MatmulSpec, machine: Machine) -> tuple[Split, ...]:
 def _grid(spec: MatmulSpec, machine: Machine, split: Split) -> tuple[Ints, Ints, Ints, Mask]:
     """Every combination of tile sizes and loop order, sizes over all cores."""
     shape, array, effort = spec.shape, machine.array, machine.accelerator.mapper.effort
-    quanta = {
-        "output_stationary": (array.rows, 1, array.cols),
-        "weight_stationary": (1, array.rows, array.cols),
-        "input_stationary": (array.cols, array.rows, 1),
-    }[array.dataflow]
+    quanta = tile_quanta(array)
     shares = tuple(machine.cores if split == each else 1 for each in ("m", "k", "n"))
     axes = []
     group = array.structured.m if spec.structured and array.structured else 1
@@ -146,7 +152,7 @@ def _grid(spec: MatmulSpec, machine: Machine, split: Split) -> tuple[Ints, Ints,
     return m, k, n, m_outer
 
 
-def _fits(spec: MatmulSpec, machine: Machine, split: Split, m: Ints, k: Ints, n: Ints) -> Mask:
+def tiles_fit(spec: MatmulSpec, machine: Machine, split: Split, m: Ints, k: Ints, n: Ints) -> Mask:
     """Whether a core's tile has room in the buffers, in as many slots as are in flight."""
     comes_in = _comes_in(machine, split)
     needs: dict[Operand, Floats] = {
@@ -329,7 +335,7 @@ def _stream_bytes(spec: MatmulSpec, machine: Machine, m: Ints, k: Ints, n: Ints)
     if not machine.buffers:
         return []
     held = packed(machine.array, k) if spec.structured else k
-    a_times, b_times, k_folds = stream_counts(machine, m, held, n)
+    a_times, b_times, k_folds = stream_counts(machine.array, m, held, n)
     sizes_bytes = [np.zeros(m.shape) for _ in range(machine.buffers)]
     sizes_bytes[machine.number("input")] += m * k * a_times * spec.a.bits / 8
     sizes_bytes[machine.number("weight")] += k * n * b_times * spec.b.bits / 8

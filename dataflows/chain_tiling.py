@@ -195,10 +195,10 @@ def chain_bound(spec: ChainSpec, machine: Machine, ends: tuple[int, int], tiling
     dma = max(0, machine.dram_floor(loaded, stored) - ends[0]) + ends[1] + latency
     lanes = machine.cores * machine.accelerator.vector.lanes
     vector = floor(vector_work(spec) / lanes)
-    return max(dma, vector + latency, _array_bound(spec, machine, tiling) + latency, 1)
+    return max(dma, vector + latency, array_cycles(spec, machine, tiling) + latency, 1)
 
 
-def _array_bound(spec: ChainSpec, machine: Machine, tiling: ChainTiling) -> int:
+def array_cycles(spec: ChainSpec, machine: Machine, tiling: ChainTiling) -> int:
     """Cycles in which the array streams."""
     if tiling.prescribed is not None:
         streams = spec.first.shape.batch * prescribed_streams(spec, machine, tiling.prescribed)

@@ -9,7 +9,7 @@ from math import ceil, floor
 from tilewright.arch.accelerator import ELEMENT_BITS, Accelerator, Array, Operand
 from tilewright.arch.network import Network
 from tilewright.dataflows.memory import buffer_widths, peak_bytes_per_cycle, transfer_cycles
-from tilewright.dataflows.network import Pattern, best_rate, network_cycles
+from tilewright.dataflows.network import Pattern, best_rate, network_bytes, network_cycles
 from tilewright.dataflows.program import Transfer
 
 SLOTS = 2
@@ -101,6 +101,11 @@ class Machine:
         return {}
 
     @cached_property
+    def _passed(self) -> dict[tuple[Pattern, int], tuple[int, int]]:
+        """Known bytes times links and routers."""
+        return {}
+
+    @cached_property
     def accumulator_bits(self) -> int:
         """Bits of a running sum."""
         return ELEMENT_BITS[self.array.accumulator]
@@ -156,6 +161,14 @@ class Machine:
             return 0, 0
         return network_cycles(self.network, self.cores, pattern, size_bytes)
 
+    def _network_bytes(self, pattern: Pattern, size_bytes: int) -> tuple[int, int]:
+        if self.network is None:
+            return 0, 0
+        key = pattern, size_bytes
+        if key not in self._passed:
+            self._passed[key] = network_bytes(self.network, self.cores, pattern, size_bytes)
+        return self._passed[key]
+
     def transfer(
         self, size_bytes: int, run_bytes: int, operand: Operand, *, early: bool = False, shared: bool = False
     ) -> Transfer:
@@ -174,7 +187,8 @@ class Machine:
         total = size_bytes * self.cores if shared else size_bytes
         apart = store and self.accelerator.dma.store_share is not None
         share = self.dram_share(store=store)
-        return Transfer(size_bytes, occupancy, latency, number, ports, total, early, apart, share)
+        passed = self._network_bytes(pattern, size_bytes)
+        return Transfer(size_bytes, occupancy, latency, number, ports, total, early, apart, share, *passed)
 
     def between_cores(self, size_bytes: int, operand: Operand, pattern: Pattern) -> Transfer | None:
         """The job of moving a tile that is spread over the cores among them; None where that is free."""
@@ -184,7 +198,9 @@ class Machine:
         number, shared = self.number(operand), pattern in ("gather", "reduce")
         per_core = size_bytes if shared else ceil(size_bytes / self.cores)
         total = size_bytes * self.cores if shared else size_bytes
-        return Transfer(0, occupancy, latency, number, self.port_cycles(number, per_core), total)
+        links, routers = self._network_bytes(pattern, size_bytes)
+        ports = self.port_cycles(number, per_core)
+        return Transfer(0, occupancy, latency, number, ports, total, link_bytes=links, router_bytes=routers)
 
     def port_cycles(self, number: int, size_bytes: int) -> int:
         """Cycles of one core's buffer to move so many bytes."""

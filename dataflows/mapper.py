@@ -13,17 +13,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from tilewright.dataflows import bounds
+from tilewright.dataflows.attention_region import jobs_of, sizes_of, streamed_bytes
+from tilewright.dataflows.attention_unit import cycles as unit_cycles
+from tilewright.dataflows.attention_unit import least_cycles
 from tilewright.dataflows.chain import chain_program
 from tilewright.dataflows.chain_tiling import ChainTiling, chain_bound, chain_tilings, chain_traffic
 from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.matmul import program as matmul_program
+from tilewright.dataflows.misfits import misfit
 from tilewright.dataflows.program import Program, totals
 from tilewright.dataflows.rowwise import RowTiling, row_bound, row_program, row_tilings, row_traffic
 from tilewright.dataflows.schedule import region_cycles
 from tilewright.dataflows.sparse.program import UnitTiling, unit_program
-from tilewright.dataflows.specs import ChainSpec, MatmulSpec, RowsSpec, Spec, UnitSpec
+from tilewright.dataflows.specs import ChainSpec, MatmulSpec, RowsSpec, Spec, StreamSpec, UnitSpec
 from tilewright.dataflows.tiling import Tiling
-from tilewright.description.errors import InputError
 
 AnyTiling = Tiling | RowTiling | ChainTiling | UnitTiling
 
@@ -65,12 +68,15 @@ class Bound:
 
 
 def best_bound(request: Request, machine: Machine) -> Bound:
-    """Least lower bound over all tilings that fit; the `analytic` fidelity's cycles."""
+    """Least lower bound over all tilings that fit."""
     limits, spec = ends(request, machine), request.spec
     if isinstance(spec, RowsSpec):
         tilings = _fitting_rows(spec, machine)
         read, written = row_traffic(spec, tilings[0])
         return Bound(tilings[0], row_bound(spec, machine, limits, tilings[0]), read, written)
+    if isinstance(spec, StreamSpec):
+        sizes, jobs = sizes_of(spec, machine.array), jobs_of(spec, machine.array)
+        return Bound(UnitTiling(spec.unit.kind), least_cycles(sizes, jobs), *streamed_bytes(sizes, jobs))
     if isinstance(spec, UnitSpec):
         return _unit_bound(spec, machine, limits)
     if isinstance(spec, ChainSpec):
@@ -86,20 +92,6 @@ def best_bound(request: Request, machine: Machine) -> Bound:
     return Bound(found.tiling(index), int(found.bound[index]), read, written)
 
 
-def bound_program(request: Request, bound: Bound, machine: Machine) -> Program:
-    """The loop nest of the tiling that has the bound."""
-    if isinstance(request.spec, RowsSpec):
-        assert isinstance(bound.tiling, RowTiling)
-        return row_program(request.spec, machine, bound.tiling)
-    if isinstance(request.spec, UnitSpec):
-        return unit_program(request.spec, machine)
-    if isinstance(request.spec, ChainSpec):
-        assert isinstance(bound.tiling, ChainTiling)
-        return chain_program(request.spec, machine, bound.tiling)
-    assert isinstance(bound.tiling, Tiling)
-    return matmul_program(request.spec, machine, bound.tiling)
-
-
 Known = dict[tuple[Request, AnyTiling], Mapping]
 """Loop nests costed so far, on one accelerator: the cost does not depend on the room for tiles."""
 
@@ -108,6 +100,9 @@ def best_mapping(request: Request, machine: Machine, known: Known) -> Mapping:
     """The tiling of least exact cycles; among equals, of least DRAM traffic. `known` is added to."""
     if isinstance(request.spec, RowsSpec):
         return _best_rows(request, request.spec, machine)
+    if isinstance(request.spec, StreamSpec):
+        sizes, jobs = sizes_of(request.spec, machine.array), jobs_of(request.spec, machine.array)
+        return Mapping(UnitTiling(request.spec.unit.kind), (), unit_cycles(sizes, jobs).cycles)
     if isinstance(request.spec, UnitSpec):
         tiling = UnitTiling(request.spec.unit.kind)
         return _evaluate(request, machine, tiling, unit_program(request.spec, machine))
@@ -196,35 +191,19 @@ def _fitting_matmul(request: Request, spec: MatmulSpec, machine: Machine) -> lis
     ]
     found = [each for each in found if each.bound.size]
     if not found:
-        shape = spec.shape
-        raise InputError(
-            f"buffers: no tile of the matmul {shape.m} x {shape.k} x {shape.n} fits two slots of each "
-            f"operand in {_rooms(machine)}; make a buffer larger or the array smaller"
-        )
+        raise misfit(spec, machine)
     return found
 
 
 def _fitting_rows(spec: RowsSpec, machine: Machine) -> list[RowTiling]:
     tilings = row_tilings(spec, machine)
     if not tilings:
-        raise InputError(
-            f"buffers: no tile of an operator on {spec.rows} rows of {spec.cols} elements fits "
-            f"{_rooms(machine)}; make a buffer larger"
-        )
+        raise misfit(spec, machine)
     return tilings
 
 
 def _fitting_chain(spec: ChainSpec, machine: Machine) -> list[ChainTiling]:
     tilings = chain_tilings(spec, machine)
     if not tilings:
-        shape, key = spec.first.shape, "attention" if spec.softmax else "chains"
-        raise InputError(
-            f"mapper.{key}: no tile of {' or '.join(spec.orders)} on {shape.m} x {shape.k} x {shape.n} fits "
-            f"{_rooms(machine)}; make a buffer larger, or let the mapper try `unfused` as well"
-        )
+        raise misfit(spec, machine)
     return tilings
-
-
-def _rooms(machine: Machine) -> str:
-    rooms = zip(machine.names, machine.room_bytes, strict=True)
-    return ", ".join(f"{name} ({room:,} bytes)" for name, room in rooms)

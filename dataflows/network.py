@@ -15,6 +15,9 @@ All flows of a pattern start together and pass through: a transfer takes what it
 complete as many hops later as the farthest flow makes. Flows are routed one by one, so contention is counted
 link by link; ways are fixed (along rows, then columns; round a ring the shorter way, forwards if both are as
 long).
+
+Each byte of a flow passes the links of its way (of a tree each link once) and one router more: the one at its
+source. What a core keeps for itself passes none; what the memory at a core brings to that core, one router.
 """
 
 from __future__ import annotations
@@ -23,10 +26,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from math import ceil, isqrt
+from math import ceil
 from typing import Literal
 
-from tilewright.arch.network import Network
+from tilewright.arch.network import Network, mesh_columns
 
 Pattern = Literal["parts", "all", "gather", "exchange", "reduce"]
 Spread = Pattern | None
@@ -43,6 +46,10 @@ class Load:
     """Of the size, what the busiest link carries."""
     hops: int
     """Of the farthest flow."""
+    links: Fraction
+    """Of the size, what all links together carry."""
+    routers: Fraction
+    """Of the size, what passes through all routers together."""
 
 
 def network_cycles(network: Network, cores: int, pattern: Pattern, size_bytes: int) -> tuple[int, int]:
@@ -50,6 +57,12 @@ def network_cycles(network: Network, cores: int, pattern: Pattern, size_bytes: i
     load = pattern_load(network.topology, cores, min(network.memory_cores, cores), pattern)
     busiest = load.share * size_bytes
     return ceil(float(busiest) / network.link_bytes_per_cycle), load.hops * network.hop_cycles
+
+
+def network_bytes(network: Network, cores: int, pattern: Pattern, size_bytes: int) -> tuple[int, int]:
+    """Bytes times links and bytes times routers that a tile of so many bytes passes, rounded up."""
+    load = pattern_load(network.topology, cores, min(network.memory_cores, cores), pattern)
+    return ceil(load.links * size_bytes), ceil(load.routers * size_bytes)
 
 
 def best_rate(network: Network, cores: int) -> float:
@@ -61,14 +74,18 @@ def best_rate(network: Network, cores: int) -> float:
 
 @lru_cache(maxsize=256)
 def pattern_load(topology: str, cores: int, memories: int, pattern: Pattern) -> Load:
-    """The busiest link's share and the farthest flow of a pattern."""
+    """What a pattern asks of links and routers."""
     carried: dict[Link, Fraction] = {}
-    hops = 0
+    hops, entered = 0, Fraction(0)
+    from_memory = pattern in ("parts", "all")
     for ways, share in _flows(topology, cores, memories, pattern):
         hops = max(hops, *(len(way) for way in ways))
-        for link in {link for way in ways for link in way}:  # of a tree each link once
+        links = {link for way in ways for link in way}  # of a tree each link once
+        entered += share if links or from_memory else 0
+        for link in links:
             carried[link] = carried.get(link, Fraction(0)) + share
-    return Load(max(carried.values(), default=Fraction(0)), hops)
+    links_passed = sum(carried.values(), Fraction(0))
+    return Load(max(carried.values(), default=Fraction(0)), hops, links_passed, links_passed + entered)
 
 
 _Way = tuple[Link, ...]
@@ -119,9 +136,3 @@ def _next(cores: int, here: int, target: int) -> int:
     if sideways:
         return here + (1 if sideways > 0 else -1)
     return here + (width if target > here else -width)
-
-
-def mesh_columns(cores: int) -> int:
-    """Columns of the mesh that is most nearly square; a prime number of cores stands in one row."""
-    rows = next(rows for rows in range(isqrt(cores), 0, -1) if cores % rows == 0)
-    return cores // rows

@@ -16,6 +16,7 @@ from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.mapper import Bound, Known, Mapping, Request, best_bound, best_mapping
 from tilewright.dataflows.regions import Cut, Region, cut
 from tilewright.dataflows.residency import resident_tensors
+from tilewright.dataflows.sparse.cascade import cascaded
 from tilewright.description.errors import InputError
 from tilewright.workloads.graph import OperatorGraph
 
@@ -53,8 +54,8 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """The analytic answer: least bounds per request, added up."""
+class _Outlook:
+    """Least bounds per request, added up: what the search of a schema's mappings starts from."""
 
     schema: Schema
     bounds: dict[Request, Bound]
@@ -68,17 +69,17 @@ def plan(graph: OperatorGraph, accelerator: Accelerator) -> Plan:
     Raises `InputError` if the buffers are too small for any tile of an operator.
     """
     known: Known = {}
-    found = [(each.cycles, number, each) for number, each in enumerate(_estimates(graph, accelerator))]
+    found = [(each.cycles, number, each) for number, each in enumerate(_outlooks(graph, accelerator))]
     best: tuple[int, int, Plan] | None = None
     for _, number, each in sorted(found, key=lambda item: item[:2]):
         mapped = _map(each, known, None if best is None else best[0] - (number > best[1]))
         if mapped is not None:
             best = mapped.cycles, number, mapped
-    assert best is not None, "_estimates yields at least one, and the first is not limited"
+    assert best is not None, "_outlooks yields at least one, and the first is not limited"
     return best[2]
 
 
-def _map(bound: Estimate, known: Known, limit: int | None) -> Plan | None:
+def _map(bound: _Outlook, known: Known, limit: int | None) -> Plan | None:
     """The plan of one division of the buffers; None once it must exceed `limit` cycles."""
     schema, cycles, mappings = bound.schema, bound.cycles, {}
     for request, times in schema.requests.items():
@@ -89,33 +90,28 @@ def _map(bound: Estimate, known: Known, limit: int | None) -> Plan | None:
     return Plan(schema, mappings, cycles) if limit is None or cycles <= limit else None
 
 
-def estimate(graph: OperatorGraph, accelerator: Accelerator) -> Estimate:
-    """A lower bound on the cycles of every plan, from closed forms alone."""
-    return min(_estimates(graph, accelerator), key=lambda each: each.cycles)
-
-
-def _estimates(graph: OperatorGraph, accelerator: Accelerator) -> list[Estimate]:
+def _outlooks(graph: OperatorGraph, accelerator: Accelerator) -> list[_Outlook]:
     """The least bounds for each division of the buffers that leaves room for a tile of every operator."""
-    found: list[Estimate] = []
+    found: list[_Outlook] = []
     failure: InputError | None = None
-    for schema in _schemas(graph, accelerator):
+    for schema in schemas(graph, accelerator):
         try:
             bounds = {request: best_bound(request, schema.machine) for request in schema.requests}
         except InputError as error:
             failure = failure or error
             continue
         cycles = sum(times * bounds[request].cycles for request, times in schema.requests.items())
-        found.append(Estimate(schema, bounds, cycles))
+        found.append(_Outlook(schema, bounds, cycles))
     if not found:
-        assert failure is not None, "_schemas yields at least one"
+        assert failure is not None, "schemas yields at least one"
         raise failure
     return found
 
 
-def _schemas(graph: OperatorGraph, accelerator: Accelerator) -> Iterator[Schema]:
+def schemas(graph: OperatorGraph, accelerator: Accelerator) -> Iterator[Schema]:
     """One for each choice of what to fuse and each way to divide the buffers between tiles and tensors that
     stay."""
-    for the_cut in _cuts(graph, accelerator):
+    for the_cut in _cuts(cascaded(graph, accelerator.attention_unit), accelerator):
         yield from _divisions(the_cut, accelerator)
 
 

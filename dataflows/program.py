@@ -72,6 +72,10 @@ class Transfer:
     """A store on a channel of its own."""
     share: float = 1.0
     """Of the memory's bandwidth, that its channel has."""
+    link_bytes: int = 0
+    """Bytes times links of the network between cores that they pass."""
+    router_bytes: int = 0
+    """Bytes times its routers."""
 
     @property
     def busy(self) -> int:
@@ -239,17 +243,32 @@ class Totals:
     """Cycles that transfers hold the engine, before any prefetching."""
     dram_read: int
     dram_write: int
+    link_read: int
+    """Bytes times links, of loads."""
+    link_write: int
+    """Of stores and sums."""
+    routed: int
+    """Bytes times routers."""
     buffer_read: Ports
     buffer_write: Ports
 
 
+_SINGLE_SUMS = 12
+"""Numbers of `Totals` that are not by buffer."""
+
+
 def totals(program: Program, buffers: int) -> Totals:
     """Sum over all ticks, loops multiplied; `buffers` is the number of on-chip buffers."""
-    sums = [0] * (9 + 2 * buffers)
+    sums = [0] * (_SINGLE_SUMS + 2 * buffers)
     _accumulate(program, 1, sums, buffers)
-    read, write = tuple(sums[9 : 9 + buffers]), tuple(sums[9 + buffers :])
-    ticks, array, streaming, shift, vector, predict, dma, dram_read, dram_write = sums[:9]
-    return Totals(ticks, array, streaming, shift, vector, predict, dma, dram_read, dram_write, read, write)
+    ported = sums[_SINGLE_SUMS:]
+    read, write = tuple(ported[:buffers]), tuple(ported[buffers:])
+    ticks, array, streaming, shift, vector, predict, dma, *moved = sums[:_SINGLE_SUMS]
+    dram_read, dram_write, link_read, link_write, routed = moved
+    return Totals(
+        ticks, array, streaming, shift, vector, predict, dma,
+        dram_read, dram_write, link_read, link_write, routed, read, write,
+    )  # fmt: skip
 
 
 def held_bytes(program: Program, buffers: int) -> Ports:
@@ -293,6 +312,8 @@ def _tick_row(tick: Tick, buffers: int) -> list[int]:
     if stored is not None and stored.buffer >= 0:
         read[stored.buffer] += stored.buffer_bytes
     dma = sum(t.occupancy for t in tick.loads) + (stored.occupancy if stored else 0)
-    dram_read, dram_write = sum(t.bytes for t in tick.loads), stored.bytes if stored else 0
+    dram = sum(t.bytes for t in tick.loads), stored.bytes if stored else 0
+    links = sum(t.link_bytes for t in tick.loads), stored.link_bytes if stored else 0
+    routed = sum(t.router_bytes for t in tick.loads) + (stored.router_bytes if stored else 0)
     units = [1, tick.array, tick.array_streaming, tick.array_shift, tick.vector, tick.predict]
-    return [*units, dma, dram_read, dram_write, *read, *write]
+    return [*units, dma, *dram, *links, routed, *read, *write]

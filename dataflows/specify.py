@@ -6,8 +6,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from tilewright.arch.accelerator import Accelerator
+from tilewright.arch.streaming_unit import Streaming
 from tilewright.dataflows.regions import Cut, Region
-from tilewright.dataflows.specs import ChainSpec, MatmulSpec, Operand, RowsSpec, Sizes, Spec, UnitSpec
+from tilewright.dataflows.specs import (
+    ChainSpec,
+    MatmulSpec,
+    Operand,
+    RowsSpec,
+    Sizes,
+    Spec,
+    StreamSpec,
+    UnitSpec,
+)
 from tilewright.dataflows.tensors import element_bits, touched
 from tilewright.dataflows.vector_unit import lane_cycles, softmax_work
 from tilewright.description.errors import InputError
@@ -48,6 +58,9 @@ def specify(cut: Cut, region: Region, accelerator: Accelerator, placement: Place
         if accelerator.attention_unit is None or chain.softmax is None:
             return chain
         pairs = anchor.pairs or _any_pairs(chain.first.shape)
+        if isinstance(accelerator.attention_unit, Streaming):
+            _refuse_extras(graph, region)
+            return StreamSpec(chain.first, chain.second, chain.softmax, accelerator.attention_unit, pairs)
         return UnitSpec(chain.first, chain.second, chain.softmax, accelerator.attention_unit, pairs)
     results = tuple(operand(name, touched(graph.tensors[name], last, result=True)) for name in last.outputs)
     tail = [operand(n, touched(graph.tensors[n], op)) for op, n in _tail_inputs(graph, region)]
@@ -173,6 +186,16 @@ def _refuse_tile(op: Operator) -> None:
             f"workload: the tiles of {op.name!r} are prescribed, and only a fused chain of matmuls can keep "
             "to them; let the machine fuse (`mapper.chains: [fused]`), or prescribe none"
         )
+
+
+def _refuse_extras(graph: OperatorGraph, region: Region) -> None:
+    """A streaming unit scales and masks scores, and does nothing else on the way."""
+    for op in (graph.operators[i] for i in region.operators[1:]):
+        if op.kind == "elementwise" and op.function not in _SCALES:
+            raise InputError(
+                f"attention_unit: a streaming unit scales and masks scores, and {op.name!r} ({op.function}) "
+                "is neither; leave it out of the workload, or set arch.attention_unit=null"
+            )
 
 
 def _any_pairs(shape: MatmulShape) -> Pairs:

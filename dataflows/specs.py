@@ -135,6 +135,11 @@ class UnitSpec:
     """What says which scores matter."""
 
 
+@dataclass(frozen=True, slots=True)
+class StreamSpec(UnitSpec):
+    """The same on a streaming unit, which leaves nothing out but whole tiles of masked pairs."""
+
+
 Spec = MatmulSpec | RowsSpec | ChainSpec | UnitSpec
 
 

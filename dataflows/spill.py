@@ -16,6 +16,7 @@ from math import ceil
 from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.program import Tick, Transfer
 from tilewright.dataflows.specs import ChainSpec
+from tilewright.dataflows.tiles import one_after_other
 from tilewright.dataflows.tiling import pieces
 
 _PASSES = 3
@@ -68,6 +69,8 @@ def _more(machine: Machine, transfer: Transfer | None, size_bytes: int, operand:
     """A transfer of so many bytes more."""
     if not size_bytes:
         return transfer
+    if transfer and not transfer.bytes:  # what other cores send comes first
+        return one_after_other(transfer, _more(machine, None, size_bytes, operand))
     total = size_bytes + (transfer.bytes if transfer else 0)
     early = transfer is not None and transfer.early
     return machine.transfer(total, total, "input" if operand == "input" else "output", early=early)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from types import MappingProxyType
 
+from tilewright.arch.accelerator import Array
 from tilewright.arch.accelerator import Operand as OperandKind
 from tilewright.dataflows.arith import Whole, ceil_div
 from tilewright.dataflows.machine import Machine
@@ -178,7 +179,7 @@ class Tiles:
         if self.split != "k":
             return stored
         sums = ceil(tile.batch * tile.m * tile.n * self.machine.accumulator_bits / 8)
-        return _after(self.machine.between_cores(sums, "output", "reduce"), stored)
+        return one_after_other(self.machine.between_cores(sums, "output", "reduce"), stored)
 
     def _moved(self, operand: Operand, size: int, kind: OperandKind, spread: Spread) -> Transfer | None:
         """What brings a tile of a tensor that stays on chip to the cores that need it."""
@@ -208,7 +209,7 @@ SPREAD: Mapping[Split, Spreads] = MappingProxyType(
 """Inputs and results lie by rows, each core having as many; a B that is shared out is where it is needed."""
 
 
-def _after(first: Transfer | None, second: Transfer | None) -> Transfer | None:
+def one_after_other(first: Transfer | None, second: Transfer | None) -> Transfer | None:
     """Two transfers from the same buffer, one after the other, as one."""
     if first is None or second is None:
         return first or second
@@ -218,6 +219,8 @@ def _after(first: Transfer | None, second: Transfer | None) -> Transfer | None:
         latency=first.latency + second.latency,
         port_cycles=first.port_cycles + second.port_cycles,
         buffer_bytes=first.buffer_bytes + second.buffer_bytes,
+        link_bytes=first.link_bytes + second.link_bytes,
+        router_bytes=first.router_bytes + second.router_bytes,
     )
 
 
@@ -250,7 +253,7 @@ def _streams(spec: MatmulSpec, machine: Machine, core: Tile, first_k: bool) -> A
     if not machine.buffers:
         return (), ()
     k = packed(machine.array, core.k) if spec.structured else core.k
-    a_times, b_times, k_folds = stream_counts(machine, core.m, k, core.n)
+    a_times, b_times, k_folds = stream_counts(machine.array, core.m, k, core.n)
     read, write = [0] * machine.buffers, [0] * machine.buffers
     sums = ceil(core.m * core.n * machine.accumulator_bits / 8)
     read[machine.number("input")] += ceil(core.m * core.k * spec.a.bits / 8) * a_times
@@ -260,13 +263,11 @@ def _streams(spec: MatmulSpec, machine: Machine, core: Tile, first_k: bool) -> A
     return tuple(read), tuple(write)
 
 
-def stream_counts(
-    machine: Machine, m: Whole, k: Whole, n: Whole
-) -> tuple[Whole | int, Whole | int, Whole | int]:
+def stream_counts(array: Array, m: Whole, k: Whole, n: Whole) -> tuple[Whole | int, Whole | int, Whole | int]:
     """How often a tile's A and B pass through the array, and how often its sums do."""
-    rows, cols = machine.array.rows, machine.array.cols
-    if machine.array.dataflow == "output_stationary":
+    rows, cols = array.rows, array.cols
+    if array.dataflow == "output_stationary":
         return ceil_div(n, cols), ceil_div(m, rows), 1
-    if machine.array.dataflow == "weight_stationary":
+    if array.dataflow == "weight_stationary":
         return ceil_div(n, cols), 1, ceil_div(k, rows)
     return 1, ceil_div(m, cols), ceil_div(k, rows)

@@ -1,8 +1,9 @@
 """The loop nest of a layer on a sparse-attention unit: a tick per piece.
 
 Cores take heads in turn, one or several abreast, and work in lock step, so that a tick takes as long as on
-the busiest of them. A piece's softmax overlaps the next piece's array work. What a unit chose in a head is
-worked out once per layer; sequences of a batch are taken to be alike.
+the busiest of them. Behind a network, what stays on chip lies by rows, and is exchanged for heads as it is
+before and after a matmul that shares heads out. A piece's softmax overlaps the next piece's array work. What
+a unit chose in a head is worked out once per layer; sequences of a batch are taken to be alike.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ from itertools import zip_longest
 from math import ceil
 from typing import TYPE_CHECKING, TypeVar, cast
 
+import numpy as np
+
 from tilewright.arch.accelerator import Array
 from tilewright.arch.accelerator import Operand as OperandName
 from tilewright.arch.sparse import Unit
 from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.program import Ports, Program, Tick, Transfer, merged
-from tilewright.dataflows.sparse.base import Piece, Selection, UnitModule
+from tilewright.dataflows.sparse.base import Mask, Piece, Selection, UnitModule
 from tilewright.dataflows.sparse.quality import Quality, quality
 from tilewright.dataflows.specs import UnitSpec
 from tilewright.dataflows.systolic import tile_cycles
+from tilewright.dataflows.tiles import SPREAD, one_after_other
 
 if TYPE_CHECKING:
     from tilewright.workloads.pairs import Pairs
@@ -43,7 +47,10 @@ class Chosen:
     """A layer on a unit."""
 
     heads: tuple[Selection, ...]
+    """Without their masks."""
     quality: Quality
+    carried: object = None
+    """What a unit whose choice in a layer depends on the layers before hands on to the next."""
 
 
 def unit_program(spec: UnitSpec, machine: Machine) -> Program:
@@ -106,14 +113,24 @@ def sequences(spec: UnitSpec) -> int:
     return max(1, shape.batch * shape.m // (pairs.queries * pairs.heads.heads))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def choose(unit: Unit, pairs: Pairs, array: Array) -> Chosen:
     """What the unit chooses in each head, and how good that is."""
     module = cast("UnitModule", import_module(f"tilewright.dataflows.sparse.{unit.kind}"))
     heads = list(pairs.each())
-    together = getattr(module, "select_together", None)  # what looks at all heads before it chooses in one
-    chosen = together(unit, heads, array) if together else [module.select(unit, h, array) for h in heads]
-    return Chosen(tuple(chosen), quality(list(zip(heads, chosen, strict=True))))
+    layer = getattr(module, "select_layer", None)  # of what looks at all heads and at the layers before
+    carried = None
+    if layer is None:
+        chosen = [module.select(unit, head, array) for head in heads]
+    else:
+        before = choose(unit, pairs.previous, array).carried if pairs.previous else None
+        chosen, carried = layer(unit, pairs, heads, array, before)
+    judged = quality(list(zip(heads, chosen, strict=True)))
+    return Chosen(tuple(replace(each, kept=_FORGOTTEN) for each in chosen), judged, carried)
+
+
+_FORGOTTEN: Mask = np.zeros((0, 0), dtype=bool)
+"""In the place of masks that have been judged, of which there would be one for each head of many layers."""
 
 
 def _tick(spec: UnitSpec, machine: Machine, pieces: tuple[Piece, ...]) -> Tick:
@@ -157,30 +174,27 @@ def _load(
 ) -> Transfer | None:
     load = _Requests(machine)
     for piece in pieces:
-        if not spec.first.b.resident:
-            load.add(piece, piece.loads_keys, width * spec.first.b.bits * piece.stored_share)
-        if not spec.second.b.resident:
-            load.add(piece, piece.loads_values, values * spec.second.b.bits)
+        key_bits = width * spec.first.b.bits * piece.stored_share
+        load.add(piece, piece.loads_keys, key_bits, resident=spec.first.b.resident)
+        value_bits = values * spec.second.b.bits
+        load.add(piece, piece.loads_values, value_bits, resident=spec.second.b.resident)
         for size in piece.side_requests:
             load.ask(1, size)
     return load.transfer("weight", early=spec.first.b.early and spec.second.b.early)
 
 
 def _queries(spec: UnitSpec, machine: Machine, pieces: tuple[Piece, ...], width: int) -> Transfer | None:
-    if spec.first.a.resident:
-        return None
     load = _Requests(machine)
     for piece in pieces:
-        load.add(piece, piece.query_rows, width * spec.first.a.bits * piece.stored_share)
+        row_bits = width * spec.first.a.bits * piece.stored_share
+        load.add(piece, piece.query_rows, row_bits, resident=spec.first.a.resident)
     return load.transfer("input", early=spec.first.a.early)
 
 
 def _store(spec: UnitSpec, machine: Machine, pieces: tuple[Piece, ...], values: int) -> Transfer | None:
-    if spec.second.out.resident:
-        return None
-    store = _Requests(machine)
+    store, out = _Requests(machine), spec.second.out
     for piece in pieces:
-        store.add(piece, piece.result_rows, values * spec.second.out.bits)
+        store.add(piece, piece.result_rows, values * out.bits, resident=out.resident)
     return store.transfer("output")
 
 
@@ -192,10 +206,14 @@ class _Requests:
     whole_bits: float = 0.0
     asked_bytes: int = 0
     asked_cycles: int = 0
+    resident_bits: float = 0.0
+    """Of tensors that stay on chip: no business of the memory, but of a network."""
 
-    def add(self, piece: Piece, rows: int, row_bits: float) -> None:
+    def add(self, piece: Piece, rows: int, row_bits: float, *, resident: bool) -> None:
         """Rows of a tensor, asked for as the piece says."""
-        if piece.request_rows:
+        if resident:
+            self.resident_bits += rows * row_bits
+        elif piece.request_rows:
             count = ceil(rows / piece.request_rows)
             self.ask(count, ceil(min(rows, piece.request_rows) * row_bits / 8))
         else:
@@ -208,7 +226,14 @@ class _Requests:
             self.asked_cycles += count * self.machine.dram_cycles(size_bytes)[0]
 
     def transfer(self, operand: OperandName, *, early: bool = False) -> Transfer | None:
-        """The job; None if there is nothing to move."""
+        """The job; None if there is nothing to move. Nothing that waits for other cores is early."""
+        size = ceil(self.resident_bits / 8)
+        spread = SPREAD["batch"].out if operand == "output" else SPREAD["batch"].b
+        exchanged = self.machine.between_cores(size, operand, spread) if size and spread else None
+        return one_after_other(exchanged, self._from_memory(operand, early=early and exchanged is None))
+
+    def _from_memory(self, operand: OperandName, *, early: bool) -> Transfer | None:
+        """The part that DRAM sees."""
         whole = ceil(self.whole_bits / 8)
         size = whole + self.asked_bytes
         if not size:

@@ -5,8 +5,8 @@ Wang, Zhang, Han, "SpAtten: Efficient Sparse Attention Architecture with Cascade
 (github.com/mit-han-lab/spatten, MIT).
 
 - *Tokens*: a token's importance is the attention that it is given, added up over queries and heads; the
-  largest `token_keep` of them stay. In self-attention the queries of the others go too.
-- *Heads*: the importance of a head is the magnitude of its output; the largest `head_keep` of them stay.
+  largest stay. In self-attention the queries of the others go too.
+- *Heads*: the importance of a head is the magnitude of its output; the largest stay.
 - *Keys in two steps*: scores are computed from the upper bits of the keys; where a query's largest weight is
   below `requantize_below`, the lower bits are fetched and its scores computed once more.
 - *Values*: of each query's weights the largest `value_keep` stay, and only these values are fetched.
@@ -16,17 +16,19 @@ each, so that a query takes as long as the slowest of them. The top-k engine is 
 pivots: a pass over n elements takes ceil(n / comparators) + 3 cycles, the passes being those that the data
 needs.
 
-Simplified. The paper's pruning is a cascade: importance is added up over all layers before, what is pruned
-stays pruned, and the ratios differ from layer to layer. Here a layer chooses by its own importance, and the
-ratios are means over the layers. Values are not known where the choice is made; for independent values of
-unit variance a query's output has a magnitude in proportion to the root of its summed squared weights, and
-that stands for it. Everything beside attention still works on all tokens and heads.
+Pruning is a cascade (`cascade`): a layer keeps those that had the largest importance in all layers before it,
+added up over them, out of those that the layer before had left. A layer that stands alone chooses by its
+own importance, in the place of earlier ones.
+
+Simplified. Where values are not known (the score model draws none), they are taken to be independent and of
+unit variance: a query's output then has a magnitude in proportion to the root of its summed squared weights.
+Importance is not carried over from one generated token to the next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -34,39 +36,98 @@ import numpy as np
 from tilewright.arch.accelerator import Array
 from tilewright.arch.sparse_search import SpAtten
 from tilewright.dataflows.sparse.base import Counts, Mask, Piece, Selection, Values
+from tilewright.dataflows.sparse.cascade import Schedule, schedule
 from tilewright.dataflows.sparse.estimate import quantized, strongest, weights
 from tilewright.dataflows.sparse.scoring import logits, row_cycles, stage_lanes, stretches
-from tilewright.workloads.pairs import Head
+from tilewright.workloads.pairs import Head, Pairs
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a layer of a cascade hands on: the importance so far, and what was left of tokens and heads."""
+
+    tokens: Values
+    """[keys]"""
+    heads: Values
+    tokens_left: Mask
+    heads_left: Mask
 
 
 def select(unit: SpAtten, head: Head, array: Array) -> Selection:
-    """The choice in a layer of one head."""
+    """The choice in a layer of one head that stands alone."""
     return select_together(unit, [head], array)[0]
 
 
 def select_together(unit: SpAtten, heads: Sequence[Head], array: Array) -> list[Selection]:
-    """What is kept of each head of a layer, and a piece for each `queries` queries that are left. A pruned
-    head keeps nothing and has no pieces."""
+    """The choice in a layer that stands alone, by its own importance."""
     given = [weights(logits(head.query, head.key), head.seen) for head in heads]
     tokens = np.sum([each.sum(axis=0) for each in given], axis=0)
-    outputs = np.array([np.sqrt((each**2).sum(axis=1)).sum() for each in given])
-    kept_tokens, kept_heads = top(tokens, unit.token_keep), top(outputs, unit.head_keep)
+    outputs = np.array([magnitude(each, head) for each, head in zip(given, heads, strict=True)])
+    whole = Carried(tokens, outputs, np.ones(len(tokens), dtype=bool), np.ones(len(outputs), dtype=bool))
+    return _layer(unit, heads, array, whole, schedule(unit, len(tokens), len(heads), 1), 0)[0]
+
+
+def select_layer(
+    unit: SpAtten, pairs: Pairs, heads: Sequence[Head], array: Array, before: Carried | None
+) -> tuple[list[Selection], Carried | None]:
+    """The choice in a layer of a stack, given what the layer before handed on, and what this one does."""
+    if pairs.layers == 1:
+        return select_together(unit, heads, array), None
+    if before is None:
+        keys, count = pairs.keys, len(heads)
+        all_left = np.ones(keys, dtype=bool), np.ones(count, dtype=bool)
+        before = Carried(np.zeros(keys), np.zeros(count), *all_left)
+    elif pairs.causal:  # the next token is made from the last one
+        last = np.where(np.arange(pairs.keys) == pairs.keys - 1, np.inf, before.tokens)
+        before = replace(before, tokens=last)
+    counts = schedule(unit, pairs.keys, len(heads), pairs.layers)
+    return _layer(unit, heads, array, before, counts, pairs.layer)
+
+
+def _layer(
+    unit: SpAtten, heads: Sequence[Head], array: Array, before: Carried, counts: Schedule, layer: int
+) -> tuple[list[Selection], Carried]:
+    """What is kept of each head, and a piece for each `queries` queries that are left. A pruned head keeps
+    nothing and has no pieces."""
+    tokens = largest(before.tokens, counts.tokens[layer], before.tokens_left)
+    stay = largest(before.heads, counts.heads[layer], before.heads_left)
     rng = np.random.default_rng(unit.seed)
-    search = np.sum([quick_select(x, k.sum(), unit.comparators, rng) for x, k in (
-        (tokens, kept_tokens), (outputs, kept_heads))], axis=0)  # fmt: skip
-    chosen = []
-    for head, stays in zip(heads, kept_heads, strict=True):
-        if not stays:
+    search = np.sum(
+        [
+            quick_select(values[left], int(kept.sum()), unit.comparators, rng)
+            for values, left, kept in (
+                (before.tokens, before.tokens_left, tokens),
+                (before.heads, before.heads_left, stay),
+            )
+        ],
+        axis=0,
+    )
+    given, outputs, chosen = before.tokens.copy(), before.heads.copy(), []
+    for number, head in enumerate(heads):
+        if not stay[number]:
             chosen.append(Selection(np.zeros(head.seen.shape, dtype=bool), (), predicts=False))
             continue
-        chosen.append(_one_head(unit, head, kept_tokens, array, search, rng))
+        selection, computed = _one_head(unit, head, tokens, array, search, rng)
+        chosen.append(selection)
+        given += computed.sum(axis=0)
+        outputs[number] += magnitude(np.where(selection.kept, computed, 0), head)
         search = np.zeros(2, dtype=np.int64)
-    return chosen
+    return chosen, Carried(given, outputs, tokens, stay)
 
 
-def top(values: Values, share: float) -> Mask:
-    """The largest values: this share of them, rounded up. Among equals the first."""
-    return np.asarray(strongest(values[None], share, np.ones((1, len(values)), dtype=bool))[0])
+def magnitude(given: Values, head: Head) -> float:
+    """Of a head's output, over all queries and elements; where values are not known, up to a factor."""
+    if head.value is not None:
+        return float(np.abs(given @ head.value).sum())
+    return float(np.sqrt((given**2).sum(axis=1)).sum())
+
+
+def largest(values: Values, count: int, among: Mask) -> Mask:
+    """The `count` largest of the values that are `among` them; of equal ones the first."""
+    order = np.argsort(np.where(among, -values, np.inf), kind="stable")
+    found = np.zeros(len(values), dtype=bool)
+    found[order[:count]] = True
+    return found & among
 
 
 def quick_select(values: Values, target: int, comparators: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -111,7 +172,8 @@ def scored(unit: SpAtten, head: Head, seen: Mask) -> Scored:
 
 def _one_head(
     unit: SpAtten, head: Head, tokens: Mask, array: Array, search: Counts, rng: np.random.Generator
-) -> Selection:
+) -> tuple[Selection, Values]:
+    """The choice, and the weights that were computed, [queries, keys]."""
     seen = head.seen & tokens
     if len(head.seen) == len(tokens):
         seen &= tokens[:, None]
@@ -129,7 +191,7 @@ def _one_head(
         values = int((needed & ~fetched).sum())
         pieces.append(stages.piece(some, keys, values, search if at.start == 0 else np.zeros(2), rng))
         fetched |= needed
-    return Selection(kept, tuple(pieces))
+    return Selection(kept, tuple(pieces)), work.weights
 
 
 def _rows_of_bits(unit: SpAtten, tokens: int, *, upper: bool, lower: bool) -> int:
