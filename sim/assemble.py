@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 from tilewright import __version__
 from tilewright.arch.dram import IdealDram
 from tilewright.arch.energy import Actions, EnergyModel, joules, picojoules
+from tilewright.arch.fpga_results import area_fpga, fpga_sources
 from tilewright.dataflows.footprint import peak_memory_bytes
 from tilewright.dataflows.layout import Group, Step
 from tilewright.dataflows.mapper import Request
 from tilewright.dataflows.plan import Schema
 from tilewright.dataflows.sparse.program import choose
-from tilewright.dataflows.specs import UnitSpec
+from tilewright.dataflows.specs import StreamSpec, UnitSpec
 from tilewright.dataflows.vector_unit import lane_cycles
+from tilewright.sim.attention_region import stream_works
 from tilewright.sim.cost import Cost
 from tilewright.sim.functional import Values
 from tilewright.sim.result import CounterSample, OperatorRow, Result, Slice, Traffic
@@ -71,8 +73,9 @@ class Assembly:
             provenance=self._provenance(),
             energy_j=joules(self._energy_zj()),
             area_mm2={"total": sum(area.values()), **area},
+            area_fpga=area_fpga(accelerator),
             sparse_attention=self._choices(),
-            sources=tuple(row.to_dict() for row in self.energy.sources()),
+            sources=tuple(row.to_dict() for row in (*self.energy.sources(), *fpga_sources(accelerator))),
             slices=tuple(slices),
             counters=tuple(counters),
             outputs=self.outputs,
@@ -86,7 +89,10 @@ class Assembly:
         """What each of a region's operators does."""
         members = [self.schema.cut.graph.operators[i] for i in step.region.operators]
         tiling = self.costs[step.request].tiling
-        return works(members, step.request.spec, tiling, self.schema.machine.array)
+        machine = self.schema.machine
+        if isinstance(step.request.spec, StreamSpec):
+            return stream_works(members, step.request.spec, machine.array)
+        return works(members, step.request.spec, tiling, machine.array, machine.cores)
 
     def _choices(self) -> dict[str, dict[str, float]]:
         """How good the choice of each layer on a sparse-attention unit is; of copies once."""
@@ -94,7 +100,7 @@ class Assembly:
         for group in self.schema.groups:
             for step in group.steps:
                 spec = step.request.spec
-                if isinstance(spec, UnitSpec):
+                if isinstance(spec, UnitSpec) and not isinstance(spec, StreamSpec):
                     chosen = choose(spec.unit, spec.pairs, self.schema.machine.array)
                     name = self.schema.cut.graph.operators[step.region.anchor].name
                     found[name] = {key: float(value) for key, value in asdict(chosen.quality).items()}
@@ -161,7 +167,7 @@ class Assembly:
                     dram_read_bytes=cost.dram_read_bytes if own else 0,
                     dram_write_bytes=cost.dram_write_bytes if own else 0,
                     shape=_shape(op),
-                    mapping=str(cost.tiling) if own else "",
+                    mapping=str(cost.tiling) if own and cost.tiling is not None else "",
                     bound=_bound(cost) if own else "",
                     fused_into="" if own else anchor.name,
                     energy_pj=picojoules(energy),
@@ -189,6 +195,8 @@ class Assembly:
                     dram_read_bytes=cost.dram_read_bytes,
                     dram_write_bytes=cost.dram_write_bytes,
                     dram_activations=self.energy.least_activations(moved),
+                    link_bytes=cost.link_read_bytes + cost.link_write_bytes,
+                    router_bytes=cost.router_bytes,
                 )
             cycles = cost.cycles if number == 0 else 0
             energies.append(self.energy.run_zj(actions, cycles))
@@ -214,19 +222,21 @@ class Assembly:
         return states
 
     def _traffic(self) -> dict[str, Traffic]:
-        names = ("dram", *self.schema.machine.names)
+        """By memory; `network`: bytes times the links between cores that they pass."""
+        buffers, joined = self.schema.machine.names, self.schema.machine.network is not None
+        names = ("dram", "network", *buffers)
         read, write = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
         for group in self.schema.groups:
             for step in group.steps:
                 cost = self.costs[step.request]
-                for name, count in zip(names, (cost.dram_read_bytes, *cost.buffer_read_bytes), strict=False):
-                    read[name] += count * group.times
-                for name, count in zip(
-                    names, (cost.dram_write_bytes, *cost.buffer_write_bytes), strict=False
-                ):
-                    write[name] += count * group.times
-        if self.options.fidelity == "analytic":
-            names = ("dram",)  # the bounds do not hold the ports to their bandwidth
+                reads = cost.dram_read_bytes, cost.link_read_bytes, *cost.buffer_read_bytes
+                writes = cost.dram_write_bytes, cost.link_write_bytes, *cost.buffer_write_bytes
+                for name, loaded, stored in zip(names, reads, writes, strict=True):
+                    read[name] += loaded * group.times
+                    write[name] += stored * group.times
+        names = ("dram", "network") if joined else ("dram",)
+        if self.options.fidelity != "analytic":  # whose bounds do not hold the ports to their bandwidth
+            names += buffers
         return {name: Traffic(read[name], write[name]) for name in names}
 
     def _provenance(self) -> dict[str, object]:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
+from tilewright.dataflows.least import Needs
 from tilewright.dataflows.machine import Machine
-from tilewright.dataflows.mapper import AnyTiling, Bound, Request, bound_program
+from tilewright.dataflows.mapper import AnyTiling, Request
 from tilewright.dataflows.mapper import Mapping as RegionMapping
 from tilewright.dataflows.program import Totals, held_bytes, totals
+from tilewright.dataflows.sparse.program import unit_program
 from tilewright.dataflows.specs import RowsSpec, UnitSpec, array_macs, vector_work
 from tilewright.sim.event import RegionRun
 from tilewright.sim.result import Slice
@@ -26,9 +28,16 @@ class Cost:
     dram: Mapping[str, int]
     dram_read_bytes: int
     dram_write_bytes: int
+    link_read_bytes: int
+    """Bytes times links between cores that its loads pass."""
+    link_write_bytes: int
+    """Of its stores and sums."""
+    router_bytes: int
+    """Bytes times routers."""
     buffer_read_bytes: tuple[int, ...]
     buffer_write_bytes: tuple[int, ...]
-    tiling: AnyTiling
+    tiling: AnyTiling | None
+    """None for the least that is needed, whatever the tiling."""
     predictor: Mapping[str, int] = field(default_factory=dict)
     """Of a sparse-attention unit's predictor; empty where none works."""
     held_bytes: tuple[int, ...] = ()
@@ -64,6 +73,9 @@ def run_cost(run: RegionRun, request: Request, mapping: RegionMapping, machine: 
         dram={"busy": tally.dma_busy, "idle": run.cycles - tally.dma_busy},
         dram_read_bytes=sums.dram_read,
         dram_write_bytes=sums.dram_write,
+        link_read_bytes=sums.link_read,
+        link_write_bytes=sums.link_write,
+        router_bytes=sums.routed,
         buffer_read_bytes=sums.buffer_read,
         buffer_write_bytes=sums.buffer_write,
         tiling=mapping.tiling,
@@ -73,31 +85,33 @@ def run_cost(run: RegionRun, request: Request, mapping: RegionMapping, machine: 
     )
 
 
-def bound_cost(request: Request, bound: Bound, machine: Machine) -> Cost:
-    """A bounded region's cost: what binds it is not known, only what is busy in any case."""
-    spec, cycles = request.spec, bound.cycles
+def least_cost(request: Request, needs: Needs, cycles: int, machine: Machine) -> Cost:
+    """A region's cost by the least that it needs: what binds it is not known, only what is busy in any
+    case."""
+    spec = request.spec
     macs = array_macs(spec)
     lanes = machine.cores * machine.accelerator.vector.lanes
     vector = min(cycles, int(vector_work(spec) / lanes))
-    dram = min(cycles, int((bound.dram_read_bytes + bound.dram_write_bytes) / machine.peak_dram))
+    dram = min(cycles, int((needs.dram_read + needs.dram_write) / machine.peak_dram))
     rest = "unattributed" if macs else "non_matrix"
-    program = bound_program(request, bound, machine)
-    sums = totals(program, machine.buffers)
     busy = min(cycles, ceil(macs / machine.accelerator.macs_per_cycle))
     if isinstance(spec, UnitSpec):
-        busy = min(cycles, sums.array_streaming)
+        busy = min(cycles, totals(unit_program(spec, machine), machine.buffers).array_streaming)
     return Cost(
         cycles=cycles,
         array={"busy": busy, rest: cycles - busy},
         vector={"busy": vector, "idle": cycles - vector},
         dram={"busy": dram, "idle": cycles - dram},
-        dram_read_bytes=bound.dram_read_bytes,
-        dram_write_bytes=bound.dram_write_bytes,
-        buffer_read_bytes=sums.buffer_read,
-        buffer_write_bytes=sums.buffer_write,
-        tiling=bound.tiling,
-        predictor=_predictor(request, min(sums.predict, cycles), cycles),
-        held_bytes=held_bytes(program, machine.buffers),
+        dram_read_bytes=needs.dram_read,
+        dram_write_bytes=needs.dram_write,
+        link_read_bytes=needs.link_bytes[0],
+        link_write_bytes=needs.link_bytes[1],
+        router_bytes=needs.router_bytes,
+        buffer_read_bytes=tuple(int(size) for size in needs.read),
+        buffer_write_bytes=tuple(int(size) for size in needs.written),
+        tiling=None,
+        predictor=_predictor(request, min(needs.predict, cycles), cycles),
+        held_bytes=(0,) * machine.buffers,
     )
 
 

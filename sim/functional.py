@@ -209,9 +209,11 @@ def _scale(call: Call) -> Values:
 
 
 def _scale_mask(call: Call) -> Values:
-    """Scaled scores, minus infinity where a key comes after its query."""
-    queries = call.graph.tensors[_scores_of(call).inputs[0]]
-    return numerics.causal(_scale(call), tokens=queries.shape[-2])
+    """Scaled scores, minus infinity where a key comes after its query, or is out of its window."""
+    scores = _scores_of(call)
+    if scores.pairs is not None and scores.pairs.window is not None:
+        return numerics.masked(_scale(call), scores.pairs.seen())
+    return numerics.causal(_scale(call), tokens=call.graph.tensors[scores.inputs[0]].shape[-2])
 
 
 def _select(call: Call) -> Values:

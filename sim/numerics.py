@@ -82,6 +82,11 @@ def causal(scores: Values, tokens: int) -> Values:
     return np.where(hidden, -np.inf, scores)
 
 
+def masked(scores: Values, seen: npt.NDArray[np.bool_]) -> Values:
+    """Scores [matrices, groups * tokens, context], -inf where `seen` [tokens, context] says so."""
+    return np.where(np.tile(seen, (scores.shape[-2] // len(seen), 1)), scores, -np.inf)
+
+
 def combine(function: Callable[[Values, Values], Values], first: Values, *others: Values) -> Values:
     """`function` folded over the operands, each broadcast to the first: along new or unit axes, or else by
     going through it again and again in memory order."""

@@ -31,11 +31,16 @@ STATE_COLORS = {
 
 COMPONENT_COLORS = {
     "array": BUSY_COLOR, "registers": "#7fa6dc", "vector": "#8a6fb0", "network": "#8c6d52",
+    "links": "#b08d6e", "routers": "#5f4636",
     "dram": "#e08a3c", "dram_background": "#edbf93", "leakage": "#9aa3ad", "clock": "#6b7580",
     "control": "#b56a8e", "predictor": PREDICTOR_COLOR,
 }  # fmt: skip
 """Colours of what every accelerator has, in energy or in area."""
 BUFFER_COLORS = ("#4f9d8f", "#8fbf5a", "#d4b13f", "#2f7f6f", "#b5cf8a", "#5b8c3e")
+
+
+FPGA_CELLS = {"lut4": "LUT4", "ff": "FF", "dsp": "DSP", "bram": "block RAM"}
+"""Names of an FPGA's cells for people."""
 
 
 def key_figures(summary: Summary) -> list[tuple[str, str]]:
@@ -49,7 +54,14 @@ def key_figures(summary: Summary) -> list[tuple[str, str]]:
         ("peak memory", binary_bytes(summary.peak_memory_bytes)),
         ("energy", f"{fractional(summary.energy_j, 'J')} ({_power(summary)})"),
         ("area", f"{summary.area_mm2:,.4g} mm²"),
+        *_fpga(summary),
     ]
+
+
+def _fpga(summary: Summary) -> list[tuple[str, str]]:
+    """Cells of a unit on an FPGA."""
+    cells = (f"{number:,} {FPGA_CELLS[name]}" for name, number in summary.area_fpga.items())
+    return [("FPGA", ", ".join(cells))] if summary.area_fpga else []
 
 
 def state_name(state: str) -> str:

@@ -96,6 +96,9 @@ class Result:
     stalls: Mapping[str, int]
     """The array's stall causes; with `units["array"]["busy"]` they add up to `cycles`."""
     traffic_bytes: Mapping[str, Traffic]
+    """By memory, and, where a network joins the cores, of all its links together (`network`): a byte counts
+    once for each link that it passes, as read on its way to where it is used, as written on its way from
+    there."""
     operators: tuple[OperatorRow, ...]
     provenance: Mapping[str, object]
     peak_dram_bytes_per_cycle: float | None = None
@@ -104,6 +107,8 @@ class Result:
     """By component; `total` first, the sum of the others."""
     area_mm2: Mapping[str, float] = field(default_factory=dict)
     """By component; `total` first, the sum of the others."""
+    area_fpga: Mapping[str, int] = field(default_factory=dict)
+    """Of a unit on an FPGA, as measured: `lut4`, `ff`, `dsp`, `bram`. Empty without one."""
     sparse_attention: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """By scores operator on a sparse-attention unit: `pairs` that may be seen, those `kept`, and how good the
     choice is (`recall`, `kept_mass`, `imbalance`; see `tilewright.dataflows.sparse.quality.Quality`)."""
@@ -143,6 +148,7 @@ class Result:
             "utilization": self.utilization,
             "energy_j": dict(self.energy_j),
             "area_mm2": dict(self.area_mm2),
+            "area_fpga": dict(self.area_fpga),
             "traffic_bytes": {
                 name: {"read": traffic.read, "write": traffic.write}
                 for name, traffic in self.traffic_bytes.items()

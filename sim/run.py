@@ -8,16 +8,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from tilewright.arch.accelerator import Accelerator
+from tilewright.arch.streaming_unit import Streaming
+from tilewright.dataflows.estimate import estimate
 from tilewright.dataflows.layout import Step
+from tilewright.dataflows.least import Needs
+from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.mapper import Request
-from tilewright.dataflows.plan import Plan, estimate, plan
-from tilewright.dataflows.specs import ChainSpec, MatmulSpec, UnitSpec
+from tilewright.dataflows.plan import Plan, plan
+from tilewright.dataflows.specs import ChainSpec, MatmulSpec, StreamSpec, UnitSpec
 from tilewright.dataflows.tiling import Tiling
 from tilewright.description.errors import InputError
 from tilewright.sim import functional
 from tilewright.sim.array_model import TimedArrays
 from tilewright.sim.assemble import Assembly
-from tilewright.sim.cost import Cost, bound_cost, run_cost
+from tilewright.sim.attention_region import (
+    STEPPED_UNIT_CYCLES,
+    event_cost,
+    least_stream_cost,
+    step_region,
+)
+from tilewright.sim.cost import Cost, least_cost, run_cost
 from tilewright.sim.event import RegionRun, run_region
 from tilewright.sim.functional import Values
 from tilewright.sim.result import Fidelity, Result
@@ -45,7 +55,8 @@ def simulate(graph: OperatorGraph, accelerator: Accelerator, options: Options = 
     """
     if options.fidelity == "analytic":
         answer = estimate(graph, accelerator)
-        costs = {r: bound_cost(r, bound, answer.schema.machine) for r, bound in answer.bounds.items()}
+        machine = answer.schema.machine
+        costs = {each: _least_cost(each, *region, machine) for each, region in answer.regions.items()}
         return Assembly(answer.schema, costs, options).result()
     if options.fidelity == "cycle":
         return _stepped(graph.expand(), accelerator, options)
@@ -54,6 +65,12 @@ def simulate(graph: OperatorGraph, accelerator: Accelerator, options: Options = 
         costs = {request: _event_cost(the_plan, request, options) for request in the_plan.mappings}
         return Assembly(the_plan.schema, costs, options).result()
     return Assembly(the_plan.schema, _each_run(the_plan, options), options).result()
+
+
+def _least_cost(request: Request, needs: Needs, cycles: int, machine: Machine) -> Cost:
+    if isinstance(request.spec, StreamSpec):
+        return least_stream_cost(request.spec, cycles, machine)
+    return least_cost(request, needs, cycles, machine)
 
 
 def _run(the_plan: Plan, request: Request, options: Options, array: SteppedArray | None = None) -> RegionRun:
@@ -70,6 +87,9 @@ def _run(the_plan: Plan, request: Request, options: Options, array: SteppedArray
 
 
 def _event_cost(the_plan: Plan, request: Request, options: Options) -> Cost:
+    if isinstance(request.spec, StreamSpec):
+        machine, fast = the_plan.schema.machine, options.fast_forward
+        return event_cost(request.spec, machine, fast_forward=fast, trace=options.trace)
     run = _run(the_plan, request, options)
     return run_cost(run, request, the_plan.mappings[request], the_plan.schema.machine)
 
@@ -88,6 +108,8 @@ def _each_run(the_plan: Plan, options: Options) -> dict[Request, Cost]:
 
 def _stepped(graph: OperatorGraph, accelerator: Accelerator, options: Options) -> Result:
     """`cycle`: the plan's regions in order, with real data in the arrays."""
+    if isinstance(accelerator.attention_unit, Streaming):
+        return _stepped_unit(graph, accelerator, options)
     functional.check(graph)
     the_plan = plan(graph, accelerator)
     if the_plan.cycles > STEPPED_CYCLES:
@@ -125,6 +147,25 @@ def _stepped(graph: OperatorGraph, accelerator: Accelerator, options: Options) -
         if not isinstance(step.request.spec, MatmulSpec):
             run_step(step)
     return Assembly(the_plan.schema, costs, options, _outputs(graph, inputs, values)).result()
+
+
+def _stepped_unit(graph: OperatorGraph, accelerator: Accelerator, options: Options) -> Result:
+    """`cycle` on a streaming attention unit: attention alone."""
+    the_plan = plan(graph, accelerator)
+    steps = [step for group in the_plan.schema.groups for step in group.steps]
+    if len(steps) != 1 or not isinstance(steps[0].request.spec, StreamSpec):
+        raise InputError(
+            "`cycle` fidelity steps the streaming attention unit alone: take the workload `attention`, set "
+            "arch.attention_unit=null, or use fidelity event, which takes the same cycles"
+        )
+    if the_plan.cycles > STEPPED_UNIT_CYCLES:
+        raise InputError(
+            f"`cycle` fidelity steps every register on every cycle; {graph.name} takes {the_plan.cycles:,} "
+            f"cycles, more than the {STEPPED_UNIT_CYCLES:,} that are practical; use fidelity event, which "
+            "gives the same"
+        )
+    cost, values = step_region(steps[0], graph, the_plan.schema.machine, options.seed)
+    return Assembly(the_plan.schema, {steps[0].request: cost}, options, values).result()
 
 
 def _outputs(

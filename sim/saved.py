@@ -63,6 +63,7 @@ def _result(data: Mapping[str, object]) -> Result:
         peak_dram_bytes_per_cycle=None if peak is None else _number(peak),
         energy_j=_breakdown(data["energy_j"]),
         area_mm2=_breakdown(data["area_mm2"]),
+        area_fpga=_cycles(data["area_fpga"]),
         sparse_attention={n: _breakdown(found) for n, found in _mapping(data["sparse_attention"]).items()},
         sources=tuple(_mapping(source) for source in _typed(data, "sources", list)),
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tilewright.sim.result import OperatorRow, Result
 
@@ -129,6 +129,8 @@ class Summary:
     area_mm2: float
     components: tuple[Component, ...]
     """Those with energy, most first, then those with area only; without those that have neither."""
+    area_fpga: Mapping[str, int] = field(default_factory=dict)
+    """LUTs, flip-flops and so on of a unit on an FPGA; empty without one."""
     choices: tuple[Choice, ...] = ()
     """In program order; empty without a sparse-attention unit."""
 
@@ -165,6 +167,7 @@ def summary(result: Result, slowest: int = 10) -> Summary:
         average_power_w=result.average_power_w,
         area_mm2=result.area_mm2.get("total", 0.0),
         components=components(result.energy_j, result.area_mm2),
+        area_fpga=result.area_fpga,
         choices=choices(result.sparse_attention),
     )
 

@@ -15,6 +15,7 @@ from tilewright.dataflows.mapper import AnyTiling
 from tilewright.dataflows.sparse.base import Piece
 from tilewright.dataflows.sparse.program import choose, sequences
 from tilewright.dataflows.specs import ChainSpec, MatmulSpec, Spec, UnitSpec
+from tilewright.dataflows.tiling import Tiling
 from tilewright.workloads import primitives
 from tilewright.workloads.operators import Operator
 
@@ -37,10 +38,14 @@ class Work:
     """Further primitive operations of the predictor."""
 
 
-def works(members: list[Operator], spec: Spec, tiling: AnyTiling, array: Array) -> list[Work]:
+def works(
+    members: list[Operator], spec: Spec, tiling: AnyTiling | None, array: Array, cores: int = 1
+) -> list[Work]:
     """What each of a region's operators does in one run."""
     if isinstance(spec, UnitSpec):
         return _on_a_unit(members, spec, array)
+    if tiling is None and isinstance(spec, ChainSpec) and spec.softmax is not None and spec.softmax.in_array:
+        return [Work(0, 0, {}) if op.kind == "softmax" else _as_said(op) for op in members]
     if isinstance(spec, ChainSpec) and isinstance(tiling, ChainTiling) and spec.softmax is not None:
         softmax = None
         if keeps_scores(tiling.order, array):
@@ -52,7 +57,16 @@ def works(members: list[Operator], spec: Spec, tiling: AnyTiling, array: Array) 
     done = [_as_said(op) for op in members]
     if isinstance(spec, MatmulSpec):  # zeros of structured sparsity are skipped
         done[0] = replace(done[0], macs=spec.macs, useful_macs=min(done[0].useful_macs, spec.macs))
+        if isinstance(tiling, Tiling) and tiling.split == "k":
+            done[0] = replace(done[0], vector=_with_sums(done[0].vector, spec, cores))
     return done
+
+
+def _with_sums(vector: Mapping[str, int], spec: MatmulSpec, cores: int) -> dict[str, int]:
+    """With the additions that make one sum of every core's."""
+    shape = spec.shape
+    additions = (cores - 1) * shape.batch * shape.m * shape.n
+    return {**vector, "add": vector.get("add", 0) + additions}
 
 
 def _as_said(op: Operator) -> Work:
