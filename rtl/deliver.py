@@ -1,0 +1,135 @@
+"""What `tilewright rtl` writes: the unit's Verilog, and what is needed to check it and to build it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from tilewright.description.errors import InputError
+from tilewright.rtl.bench import Stimulus, bench_files
+from tilewright.rtl.cosim_python import PythonSimulator
+from tilewright.rtl.example import beats_of, example_gaps, example_heads
+from tilewright.rtl.fpga_scripts import scripts
+from tilewright.rtl.job import Job
+from tilewright.rtl.model import attention
+from tilewright.rtl.parameters import UnitParameters
+from tilewright.rtl.ports import Ports, description, ports_of
+from tilewright.rtl.readme import readme
+from tilewright.rtl.unit import AttentionUnit
+from tilewright.rtl.unit_run import Gaps, channels, output_beats
+from tilewright.rtl.verilog import TOP, verilog
+
+ExpectedCycles = Callable[[Sequence[Job], Gaps], int]
+"""Cycles that the simulator says for jobs with these gaps."""
+_MARK = f"{TOP}.json"
+"""File by which a folder of ours is known."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A folder that was written."""
+
+    directory: Path
+    files: tuple[str, ...]
+    """Paths in it, sorted."""
+    parameters: UnitParameters
+    heads: int
+    """That the test bench sends through the unit."""
+    bench_cycles: int
+    """In which they are expected to be done."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is to be written, before it is."""
+
+    texts: Mapping[str, str]
+    """By path."""
+    parameters: UnitParameters
+    stimulus: Stimulus
+    heads: int
+
+
+def unit_content(
+    parameters: UnitParameters, accelerator: str, expected_cycles: ExpectedCycles, formula: str
+) -> Content:
+    """All files of a unit. `accelerator` is what to call it, `formula` Markdown on its cycles."""
+    unit = AttentionUnit(parameters)
+    ports = ports_of(unit)
+    stimulus, heads = example_stimulus(ports, parameters, expected_cycles)
+    texts = {
+        f"{TOP}.v": verilog(unit),
+        _MARK: json.dumps(description(TOP, ports, parameters), indent=2) + "\n",
+        **bench_files(ports, TOP, stimulus),
+        "lint.vlt": (files("tilewright.rtl") / "lint.vlt").read_text(encoding="utf-8"),
+        **scripts(ports, parameters),
+    }
+    texts["README.md"] = readme(parameters, ports, accelerator, heads, stimulus.expected_cycles, formula)
+    return Content(texts, parameters, stimulus, heads)
+
+
+def example_stimulus(
+    ports: Ports, parameters: UnitParameters, expected_cycles: ExpectedCycles
+) -> tuple[Stimulus, int]:
+    """The test bench's run, its outputs from the numpy model, and its number of heads."""
+    heads = example_heads(parameters)
+    gaps = example_gaps(beats_of(parameters, heads))
+    sources, sinks = channels(ports.stream("command"), parameters, heads, gaps)
+    outputs = [attention(parameters, head.job, head.q, head.k, head.v) for head in heads]
+    ones = [np.full(output.shape, -1, np.int64) for output in outputs]
+    return Stimulus(
+        sources,
+        sinks,
+        {"o": output_beats(parameters, heads, outputs)},
+        {"o": output_beats(parameters, heads, ones)},
+        expected_cycles([head.job for head in heads], gaps),
+    ), len(heads)
+
+
+def write_content(content: Content, directory: Path, *, vcd: bool = False) -> Delivery:
+    """Write `content` to `directory`, which appears whole or not at all; one that was written before is
+    replaced. `vcd` adds a waveform of the test bench's run. Raises `InputError` if it can't be written."""
+    target = directory.resolve()
+    _check_replaceable(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as made:
+            part = Path(made) / "new"
+            for name, text in content.texts.items():
+                (part / name).parent.mkdir(parents=True, exist_ok=True)
+                (part / name).write_text(text, encoding="utf-8")
+            if vcd:
+                _write_waveform(content, part / f"{TOP}.vcd")
+            names = sorted(str(path.relative_to(part)) for path in part.rglob("*") if path.is_file())
+            if target.exists():
+                target.rename(Path(made) / "old")
+            part.rename(target)
+    except OSError as error:
+        raise InputError(f"can't write {directory}: {(error.strerror or str(error)).lower()}") from error
+    cycles = content.stimulus.expected_cycles
+    return Delivery(directory, tuple(names), content.parameters, content.heads, cycles)
+
+
+def _check_replaceable(target: Path) -> None:
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise InputError(f"can't write {target}: it is no directory")
+    if any(target.iterdir()) and not (target / _MARK).is_file():
+        raise InputError(
+            f"{target} holds other files than a unit's ({_MARK} is missing), which would be lost: "
+            "name a new or an empty directory"
+        )
+    if Path.cwd().is_relative_to(target):
+        raise InputError(f"{target} would be replaced and is the working directory: name another one")
+
+
+def _write_waveform(content: Content, path: Path) -> None:
+    stimulus = content.stimulus
+    PythonSimulator(lambda: AttentionUnit(content.parameters), vcd=path).run(stimulus.sources, stimulus.sinks)
