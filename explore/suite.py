@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from tilewright.description.documented import Documented
 
@@ -16,6 +24,18 @@ Fidelity = Literal["event", "analytic", "cycle"]
 Quantity = Literal["area_um2", "area_mm2", "power_mw", "power_w", "energy_pj"]
 Tolerance = Annotated[float, Field(ge=0)]
 """A fraction: 0.1 is 10 %."""
+
+
+def _kind_of_measured(value: object) -> str:
+    return "rtl" if value == "rtl" else "figure"
+
+
+Measured = Annotated[
+    Annotated[float, Field(json_schema_extra={"minimum": 0}), Tag("figure")]
+    | Annotated[Literal["rtl"], Tag("rtl")],
+    Discriminator(_kind_of_measured),
+]
+"""A figure, or how to obtain it."""
 
 
 class Common(Documented):
@@ -65,8 +85,9 @@ class Case(Common):
     points: bool = False
     """Whether the figures are shares in per cent, whose error is their difference in points: 0.06 is 6
     points, and so for tolerances."""
-    measured: Annotated[float, Field(json_schema_extra={"minimum": 0})]
-    """The figure that the prediction is held against. Above 0, unless compared in points."""
+    measured: Measured
+    """The figure that the prediction is held against. Above 0, unless compared in points. `rtl`: measured
+    when the suite is run, by simulating the accelerator's attention unit; the metric is `cycles`."""
     baseline: Baseline | None = None
     """With it, the predicted figure is the baseline's over this case's: a speed-up, or by how much less
     energy or traffic."""
@@ -79,7 +100,9 @@ class Case(Common):
 
     @field_validator("measured")
     @classmethod
-    def _is_compared(cls, measured: float, info: ValidationInfo) -> float:
+    def _is_compared(cls, measured: float | Literal["rtl"], info: ValidationInfo) -> float | Literal["rtl"]:
+        if measured == "rtl":
+            return measured
         if measured < 0 or (measured == 0 and not info.data.get("points")):
             hint = "; a share in per cent is compared by `points: true`" if measured == 0 else ""
             raise ValueError(f"must be greater than 0, not {measured:g}{hint}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 from tilewright.description.errors import InputError, Problem
 from tilewright.description.names import unknown_message
@@ -27,7 +28,7 @@ class ResolvedCase:
     overrides: tuple[str, ...]
     fidelity: Fidelity
     metric: str
-    measured: float
+    measured: float | Literal["rtl"]
     unit: str
     evidence: str
     source: str
@@ -89,6 +90,13 @@ def _loaded(text: str, source: str, folder: Path | None, read_table: Callable[[s
         case = _completed(own, suite)
         missing = [key for key in ("accelerator", "metric") if not getattr(case, key)]
         problems += [place(key, "required key is missing: in the case, or for the suite") for key in missing]
+        if (
+            case.measured == "rtl"
+            and not missing
+            and (case.metric != "cycles" or case.baseline or not case.workload)
+        ):
+            message = "`measured: rtl` needs a `workload`, `metric: cycles`, and no `baseline`"
+            problems.append(place("measured", message))
         if not missing:
             resolved.append(_resolved(case, place, folder, names_machine=suite.accelerator is None))
     if problems:

@@ -69,6 +69,29 @@ def predictions(
     ]
 
 
+def measurements(cases: Sequence[ResolvedCase]) -> list[float]:
+    """The measured figure of each case, in order; where it is to be obtained from the RTL, it is.
+
+    Raises `InputError` with every case's mistakes.
+    """
+    by_rtl = [number for number, case in enumerate(cases) if case.measured == "rtl"]
+    found: dict[int, float] = {}
+    problems: list[Problem] = []
+    for run in _prepared([cases[number] for number in by_rtl]):
+        from tilewright.explore.unit_measured import measured_cycles
+
+        assert run.graph is not None
+        try:
+            cycles = measured_cycles(run.accelerator, run.graph)
+        except InputError as error:
+            problems += (cases[by_rtl[n]].place("measured", error.problems[0].message) for n in run.metrics)
+        else:
+            found |= {by_rtl[n]: float(cycles) for n in run.metrics}
+    if problems:
+        raise InputError(*dict.fromkeys(problems))
+    return [found[n] if case.measured == "rtl" else case.measured for n, case in enumerate(cases)]
+
+
 def _figures(cases: Sequence[ResolvedCase], jobs: int, progress: Progress | None) -> list[float]:
     """The figure of each case by itself."""
     runs = _prepared(cases)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tilewright.description.errors import InputError, Problem
 from tilewright.explore.suite_load import LoadedSuite, ResolvedCase, load_suite, suite_names
-from tilewright.explore.suite_runs import Progress, predictions
+from tilewright.explore.suite_runs import Progress, measurements, predictions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,10 +152,8 @@ def validate(
     """
     loaded = _loaded(suites or suite_names())
     cases = [case for suite in loaded for case in suite.cases]
-    predicted = iter(predictions(cases, jobs, progress))
-    return Validation(
-        tuple(_suite_outcome(suite, [next(predicted) for _ in suite.cases]) for suite in loaded)
-    )
+    figures = iter(zip(predictions(cases, jobs, progress), measurements(cases), strict=True))
+    return Validation(tuple(_suite_outcome(suite, [next(figures) for _ in suite.cases]) for suite in loaded))
 
 
 def _loaded(names: Sequence[str | Path]) -> list[LoadedSuite]:
@@ -171,13 +169,13 @@ def _loaded(names: Sequence[str | Path]) -> list[LoadedSuite]:
     return suites
 
 
-def _suite_outcome(loaded: LoadedSuite, predicted: Sequence[float]) -> SuiteOutcome:
+def _suite_outcome(loaded: LoadedSuite, figures: Sequence[tuple[float, float]]) -> SuiteOutcome:
     suite = loaded.suite
-    cases = tuple(_outcome(case, value) for case, value in zip(loaded.cases, predicted, strict=True))
+    cases = tuple(_outcome(case, *pair) for case, pair in zip(loaded.cases, figures, strict=True))
     return SuiteOutcome(suite.name, " ".join(suite.title.split()), suite.tolerance, cases)
 
 
-def _outcome(case: ResolvedCase, predicted: float) -> Outcome:
+def _outcome(case: ResolvedCase, predicted: float, measured: float) -> Outcome:
     return Outcome(
         case=case.name,
         accelerator=case.accelerator,
@@ -186,7 +184,7 @@ def _outcome(case: ResolvedCase, predicted: float) -> Outcome:
         fidelity=case.fidelity,
         metric=case.metric,
         unit=case.unit,
-        measured=case.measured,
+        measured=measured,
         predicted=predicted,
         tolerance=case.tolerance,
         evidence=case.evidence,
