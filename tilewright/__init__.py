@@ -10,9 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tilewright.api import load_accelerator, load_workload, simulate, validate
+    from tilewright.api import generate_verilog, load_accelerator, load_workload, simulate, sweep, validate
     from tilewright.arch.accelerator import Accelerator
     from tilewright.description.errors import InputError
+    from tilewright.explore.study import Study
     from tilewright.explore.validation import Validation
     from tilewright.sim.result import Result
     from tilewright.workloads.graph import OperatorGraph
@@ -23,11 +24,14 @@ __all__ = [
     "InputError",
     "OperatorGraph",
     "Result",
+    "Study",
     "Validation",
     "__version__",
+    "generate_verilog",
     "load_accelerator",
     "load_workload",
     "simulate",
+    "sweep",
     "validate",
 ]
 
@@ -36,10 +40,13 @@ _HOME = {
     "InputError": "tilewright.description.errors",
     "OperatorGraph": "tilewright.workloads.graph",
     "Result": "tilewright.sim.result",
+    "Study": "tilewright.explore.study",
     "Validation": "tilewright.explore.validation",
+    "generate_verilog": "tilewright.api",
     "load_accelerator": "tilewright.api",
     "load_workload": "tilewright.api",
     "simulate": "tilewright.api",
+    "sweep": "tilewright.api",
     "validate": "tilewright.api",
 }
 

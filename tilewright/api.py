@@ -8,16 +8,30 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tilewright.arch.accelerator import Accelerator
+    from tilewright.explore.study import Study
     from tilewright.explore.validation import Validation
+    from tilewright.rtl.deliver import Delivery
     from tilewright.sim.result import Fidelity, Result
     from tilewright.workloads.graph import OperatorGraph
 
 
 def load_accelerator(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Accelerator:
-    """A preset, or a YAML file, with dotted overrides such as `array.rows=32`. Raises `InputError`."""
+    """A preset, or a YAML file, with dotted overrides such as `array.rows=32`. Raises `InputError`.
+
+    Or a point of a study: `STUDY@BEST`, `STUDY@BEST:energy_j.total`, `STUDY@front:2`, `STUDY@17`.
+    """
     from tilewright.arch import load
 
-    return load.load_accelerator(name_or_path, overrides)
+    return load.load_accelerator(*expand_point(name_or_path, overrides))
+
+
+def expand_point(name_or_path: str | Path, overrides: Sequence[str] = ()) -> tuple[str | Path, list[str]]:
+    """What `STUDY@POINT` stands for: an accelerator's name and overrides; any other name stays as it is."""
+    if not isinstance(name_or_path, str) or "@" not in name_or_path:
+        return name_or_path, list(overrides)
+    from tilewright.explore.study import expand_accelerator
+
+    return expand_accelerator(name_or_path, overrides)
 
 
 def load_workload(name_or_path: str | Path, overrides: Sequence[str] = ()) -> OperatorGraph:
@@ -57,3 +71,38 @@ def validate(*suites: str | Path, jobs: int = 1) -> Validation:
     from tilewright.explore import validation
 
     return validation.validate(suites, jobs)
+
+
+def sweep(
+    space: str | Path,
+    out: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    jobs: int | None = None,
+    dask: str | None = None,
+    retry_failed: bool = False,
+) -> Study:
+    """Evaluate the points of a space file that the folder `out` does not have yet.
+
+    `overrides` are parameters to vary, `arch.KEY=V1,V2`; `jobs` local processes (by default one per core) or
+    a Dask cluster (a scheduler's address, or a cluster's YAML file) do the work. A point that fails is a row
+    with its error. Raises `InputError`.
+    """
+    from tilewright.explore.space_load import load_space
+    from tilewright.explore.study import Study
+    from tilewright.explore.sweep import sweep
+
+    sweep(load_space(space, overrides), Path(out), jobs=jobs, dask=dask, retry_failed=retry_failed)
+    return Study(out)
+
+
+def generate_verilog(accelerator: Accelerator, directory: str | Path, *, vcd: bool = False) -> Delivery:
+    """Write the Verilog of an accelerator's streaming attention unit, with a test bench and FPGA scripts.
+
+    `directory` appears whole or not at all, and replaces one that was written before; `vcd` adds a waveform
+    of the test bench's run. Raises `InputError` for an accelerator without such a unit.
+    """
+    from tilewright.explore import unit_rtl
+    from tilewright.rtl.deliver import write_content
+
+    return write_content(unit_rtl.content(accelerator), Path(directory), vcd=vcd)

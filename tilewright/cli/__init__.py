@@ -28,7 +28,12 @@ class ExitCode(IntEnum):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line on `arguments` (by default the program's own) and exit with an `ExitCode`."""
-    sys.exit(execute(arguments))
+    code = execute(arguments)
+    if code == ExitCode.INTERRUPTED:
+        # where an interrupt passed through C code, Python would end by the signal instead of with the code
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def execute(arguments: Sequence[str] | None = None) -> int:

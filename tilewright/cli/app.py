@@ -10,9 +10,12 @@ from typing import Annotated
 import typer
 
 from tilewright.cli import ExitCode
+from tilewright.cli.dashboard import dashboard_command
 from tilewright.cli.describe import list_command, schema_command, show_command
 from tilewright.cli.report import report_command
+from tilewright.cli.rtl import rtl_command
 from tilewright.cli.run import run_command
+from tilewright.cli.sweep import export_command, sweep_command
 from tilewright.cli.texts import examples
 from tilewright.cli.validate import validate_command
 
@@ -83,9 +86,34 @@ app.command(
     "report",
     epilog=examples(
         "tilewright report gemmini-default bert-base -o bert.html",
-        "tilewright report result.json -o bert.html",
+        "tilewright report study/ -o study.html",
     ),
 )(report_command)
+app.command(
+    "dashboard",
+    epilog=examples("tilewright dashboard study/", "tilewright dashboard study/ --port 0"),
+)(dashboard_command)
+app.command(
+    "sweep",
+    epilog=examples(
+        "tilewright sweep space.yaml -o study/",
+        "tilewright sweep space.yaml -o study/ arch.array.rows=8,16,32 --jobs 2 --dry-run",
+    ),
+)(sweep_command)
+app.command(
+    "export",
+    epilog=examples(
+        "tilewright export study/ -o points.csv",
+        "tilewright export study/ -o points.parquet",
+    ),
+)(export_command)
+app.command(
+    "rtl",
+    epilog=examples(
+        "tilewright rtl attention-unit -o build/",
+        "tilewright rtl attention-unit-8x8 -o build/ --bench --synth ecp5",
+    ),
+)(rtl_command)
 app.command(
     "validate",
     epilog=examples(

@@ -40,6 +40,7 @@ class Described(StrEnum):
 
     ACCELERATOR = "accelerator"
     WORKLOAD = "workload"
+    SPACE = "space"
     SUITE = "suite"
 
 
@@ -122,6 +123,13 @@ def show_command(
 ) -> None:
     """Show a resolved description, its peaks, area and totals. What is printed is itself a description."""
     arch_overrides, workload_overrides = split_overrides(overrides or [])
+    if "@" in name:
+        from tilewright.api import expand_point
+
+        if source:
+            raise InputError(f"{name!r} was not written by anyone: leave --source out to see its description")
+        expanded, arch_overrides = expand_point(name, arch_overrides)
+        name = str(expanded)
     kind = _kind_of(name)
     foreign = workload_overrides if kind == "accelerator" else arch_overrides
     if foreign:
@@ -156,6 +164,8 @@ def schema_command(
         from tilewright.arch.load import accelerator_schema as schema
     elif what is Described.WORKLOAD:
         from tilewright.workloads.load import workload_schema as schema
+    elif what is Described.SPACE:
+        from tilewright.explore.space import space_schema as schema
     else:
         from tilewright.explore.suite import suite_schema as schema
     write_stdout(json.dumps(schema(), indent=2, ensure_ascii=False) + "\n")

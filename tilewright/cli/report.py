@@ -22,8 +22,8 @@ def report_command(
     what: Annotated[
         list[str],
         typer.Argument(
-            metavar="RESULT.json | ACCELERATOR WORKLOAD [OVERRIDE]",
-            help="A result saved by `run --format json` (- for stdin), or what to simulate.",
+            metavar="DIR | RESULT.json | ACCELERATOR WORKLOAD [OVERRIDE]",
+            help="A sweep's folder, a result of `run --format json` (- for stdin), or what to simulate.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page to write (HTML).")],
@@ -31,21 +31,35 @@ def report_command(
     no_fast_forward: NoFastForwardOption = False,
     seed: SeedOption = 0,
 ) -> None:
-    """Write one self-contained page of figures about a result."""
+    """Write one self-contained page of figures about a sweep or a result."""
     with staged([output]) as (part,):
-        if len(what) == 1:
-            result = _saved(what[0])
-        else:
-            arch_overrides, workload_overrides = split_overrides(what[2:])
-            result = simulated(
-                what[0], what[1], arch_overrides, workload_overrides,
-                fidelity=fidelity, seed=seed, fast_forward=not no_fast_forward, trace=False,
-            )  # fmt: skip
-        from tilewright.explore.report import write_report
-
         assert part is not None
-        write_report(result, part)
+        if len(what) == 1 and Path(what[0]).is_dir():
+            _write_study(Path(what[0]), part)
+        else:
+            _write_result(what, fidelity, seed, no_fast_forward, part)
     note(f"report written to {output}")
+
+
+def _write_study(directory: Path, part: Path) -> None:
+    from tilewright.explore.study_open import open_view
+    from tilewright.explore.study_report import write_study_report
+
+    write_study_report(open_view(directory), part)
+
+
+def _write_result(what: list[str], fidelity: Fidelity, seed: int, no_fast_forward: bool, part: Path) -> None:
+    if len(what) == 1:
+        result = _saved(what[0])
+    else:
+        arch_overrides, workload_overrides = split_overrides(what[2:])
+        result = simulated(
+            what[0], what[1], arch_overrides, workload_overrides,
+            fidelity=fidelity, seed=seed, fast_forward=not no_fast_forward, trace=False,
+        )  # fmt: skip
+    from tilewright.explore.report import write_report
+
+    write_report(result, part)
 
 
 def _saved(name: str) -> Result:

@@ -112,10 +112,11 @@ def _resolved(
     accelerator: str, workload: str, arch_overrides: list[str], workload_overrides: list[str]
 ) -> str:
     """Both resolved descriptions, as two documents of one YAML stream."""
+    from tilewright.api import load_accelerator
     from tilewright.arch import load as arch
     from tilewright.workloads import load as workloads
 
-    accelerator_yaml = arch.to_yaml(arch.load_accelerator(accelerator, arch_overrides))
+    accelerator_yaml = arch.to_yaml(load_accelerator(accelerator, arch_overrides))
     workload_yaml = workloads.to_yaml(workloads.describe_workload(workload, workload_overrides))
     return f"# accelerator\n{accelerator_yaml.rstrip()}\n---\n# workload\n{workload_yaml.rstrip()}\n"
 
