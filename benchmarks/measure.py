@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -99,6 +100,12 @@ def circumstances() -> dict[str, object]:
         "python": platform.python_version(),
         "commit": _commit(),
     }
+
+
+def described(kept: dict[str, Any]) -> str:
+    """`circumstances` in a line: where, when, and how busy the machine was with other work as well."""
+    keys = ("date", "cores", "cpu", "load_average")
+    return "{}: {} cores of {}, load average {}".format(*(kept[key] for key in keys))
 
 
 def _cpu_model() -> str:
