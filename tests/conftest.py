@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tilewright.sim.result import CounterSample, OperatorRow, Result, Slice, Traffic
 from tilewright.workloads.pairs import Head
+
+with suppress(ModuleNotFoundError):  # the environment of tests/oracles has no property tests
+    from hypothesis import settings
+
+    settings.register_profile("untimed", deadline=None)  # machines are noisy
+    settings.load_profile("untimed")
 
 # name, kind, MACs, busy cycles of array, vector and DRAM, shape, bound
 _LAYER = (
@@ -132,3 +140,48 @@ def random_head() -> Callable[..., Head]:
         return Head(query, key, seen)
 
     return make
+
+
+SPACE = """
+accelerator: gemmini-default
+workloads:
+  - {workload: encoder_block, name: short, overrides: [workload.seq=16, &small workload.d=64, workload.heads=2, workload.ffn=128]}
+  - {workload: encoder_block, name: long, overrides: [workload.seq=64, *small, workload.heads=2, workload.ffn=128], weight: 2}
+parameters:
+  arch.array.rows: {values: [4, 8, 16]}
+  arch.array.cols: {values: [8, 16]}
+  arch.clock_mhz: {values: [500, 1000]}
+  arch.array.dataflow: {values: [weight_stationary, output_stationary]}
+constraints: [area_mm2.total < 0.42]
+objectives: [{name: latency_s, goal: minimize}, {name: area_mm2.total, goal: minimize}]
+fidelity: analytic
+"""  # noqa: E501
+
+
+def make_study(folder: Path) -> Path:
+    """A finished grid of 24 points over two workloads, four of which break the constraint."""
+    from tilewright.explore.evaluate import evaluate_chunk
+    from tilewright.explore.points import grid, keys, model_version
+    from tilewright.explore.space_load import definition_text, load_space
+    from tilewright.explore.store import SpaceRecord, Store
+
+    file = folder / "small.yaml"
+    file.write_text(SPACE)
+    loaded = load_space(file)
+    points = list(grid(loaded.axes))
+    key = keys(loaded.digest, "analytic")
+    found = evaluate_chunk(loaded.base, points, "analytic", model_version())
+    with Store(folder, create=True) as store:
+        record = SpaceRecord(
+            loaded.digest, definition_text(loaded), str(file), str(folder), "base", model_version()
+        )
+        number, _ = store.use(record)
+        texts = [point.canonical for point in points]
+        store.put(number, "analytic", [(key(t), t, each) for t, each in zip(texts, found, strict=True)])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def study_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See `make_study`; tests leave it as it is."""
+    return make_study(tmp_path_factory.mktemp("study"))

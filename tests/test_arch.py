@@ -21,7 +21,7 @@ from tilewright.description.yaml_text import parse
 
 ROOT = Path(__file__).parent.parent
 SCHEMA_FILE = ROOT / "docs" / "schema" / "accelerator.schema.json"
-IDEAL = ("bare-array",)
+IDEAL = ("bare-array", "attention-unit", "attention-unit-8x8")
 TEXTBOOK = (*IDEAL, "teaching-4x4", "flat", "fusemax", "fsa")
 """Those of papers' models, with as much bandwidth as these take for granted, and those for learning."""
 REAL = tuple(name for name in preset_names() if name not in TEXTBOOK)

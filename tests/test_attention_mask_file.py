@@ -215,7 +215,8 @@ def test_all_layers_masks_as_heads_of_one_and_one_head_for_all() -> None:
         ),
         (
             "layer: 0, kernel: blocks",
-            "`attention`, masks from a file, takes `kernel: masked`, `mask: none` and as many keys as",
+            "`attention`, masks from a file, takes `kernel: masked`, `mask: none`, no `window` and as "
+            "many keys as queries",
         ),
     ],
 )

@@ -22,6 +22,7 @@ from tilewright.workloads.attention.scores import (
     by_threshold,
     draw,
     each_head,
+    each_value,
     imbalance,
     kept_mass,
     pair_weights,
@@ -29,6 +30,7 @@ from tilewright.workloads.attention.scores import (
     sampled,
 )
 from tilewright.workloads.layers import Heads
+from tilewright.workloads.pairs import Pairs
 
 
 def test_logits_fall_with_distance_as_stated() -> None:
@@ -210,6 +212,25 @@ def test_a_file_takes_the_place_of_the_model(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=re.escape(message)):
         list(each_head(scores, Heads(4, 2, 2), 7))
+
+
+def test_a_file_may_hold_values(tmp_path: Path) -> None:
+    """Values are a KV head's each, layer by layer; without a name there are none, and other sizes than the
+    layer's are refused."""
+    path = tmp_path / "qkv.npz"
+    query, value = np.ones((4, 6, 2)), np.random.default_rng(0).normal(size=(2, 6, 3))
+    np.savez(path, query=query, key=query[:2], v1=value)
+    scores = Scores(path=str(path), value="v{layer}").of_layer(1)
+    heads = list(Pairs(Heads(4, 2, 2), 6, 6, scores=scores).each())
+    for number, head in enumerate(heads):
+        np.testing.assert_array_equal(head.value, value[number // 2])
+    assert each_value(Scores(path=str(path)), Heads(4, 2, 2), 6) is None
+    assert each_value(Scores(), Heads(4, 2, 2), 6) is None
+    message = (
+        f"attention.scores.value: {path} holds values (2, 6, 3); the layer's [KV heads, tokens] are (2, 7)"
+    )
+    with pytest.raises(InputError, match=re.escape(message)):
+        each_value(scores, Heads(4, 2, 2), 7)
 
 
 @pytest.mark.parametrize(

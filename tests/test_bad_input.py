@@ -148,17 +148,21 @@ def _listen_to_interrupts() -> None:
 @pytest.mark.parametrize("delay_s", [0.3, 1.0])
 def test_ctrl_c_ends_a_run_without_a_trace(delay_s: float, tmp_path: Path) -> None:
     """An interrupted run says so with exit code 130 and leaves no file, whenever it is interrupted."""
-    command = [sys.executable, "-m", "tilewright", "run", "tpu-v3-core", "llama-2-7b", "workload.seq=4096"]
+    program = "print('started', flush=True); from tilewright.cli import main; main()"
+    command = [sys.executable, "-c", program, "run", "tpu-v3-core", "llama-2-7b", "workload.seq=4096"]
     command += ["workload.generate=9999", "--report", "r.html"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
     with subprocess.Popen(
         command,
         cwd=tmp_path,
         env=environment,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=_listen_to_interrupts,
     ) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "started\n"
         time.sleep(delay_s)
         run.send_signal(signal.SIGINT)
         _, told = run.communicate(timeout=60)

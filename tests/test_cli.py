@@ -281,15 +281,15 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_print_config_is_both_resolved_descriptions(
-    calls: list[Call], capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two YAML documents with the overrides in them; nothing is simulated."""
+    monkeypatch.setattr("tilewright.api.simulate", None)
     line = "run bare-array gemm arch.array.rows=7 workload.m=3 --print-config"
     assert execute(line.split()) == ExitCode.OK
     accelerator, workload = yaml.safe_load_all(capsys.readouterr().out)
     assert accelerator["array"]["rows"] == 7
     assert workload["m"] == 3
-    assert calls == []
 
 
 def test_bad_descriptions_come_with_a_hint(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,6 +49,16 @@ def test_readme_shows_the_commands_of_the_makefile() -> None:
     assert readme.index("make demo") < readme.index(first) < readme.index("make test")
 
 
+def test_readme_shows_how_a_bitstream_is_made() -> None:
+    """The command that it spells out is that of `make bitstream`, and so is the one in docs/rtl.md but for
+    the folder."""
+    makefile = (ROOT / "Makefile").read_text()
+    spelled = "tilewright rtl attention-unit-8x8 -o demo/rtl --bench --synth ecp5"
+    assert f"$ {spelled}\n" in (ROOT / "README.md").read_text()
+    assert f"\t$(BIN)/{spelled}\n" in makefile
+    assert f"$ {spelled.replace('demo/rtl', 'build')}\n" in (ROOT / "docs" / "rtl.md").read_text()
+
+
 def test_stale_block_is_shown_and_mended(tmp_path: Path) -> None:
     """`--check` prints the difference and changes nothing; without it the block is rewritten."""
     document = tmp_path / "page.md"
@@ -63,6 +73,15 @@ def test_stale_block_is_shown_and_mended(tmp_path: Path) -> None:
     assert regenerate(document).returncode == 0
     assert document.read_text() == page.format(2)
     assert regenerate("--check", document).returncode == 0
+
+
+def test_lines_of_progress_are_no_output(tmp_path: Path) -> None:
+    """What a sweep says while it runs depends on the machine's speed, and is left out; its summary is not."""
+    document = tmp_path / "page.md"
+    prints = 'print("9 of 12 points"); print("1,200 of 1,200 points, 3 failed"); print("12 points done")'
+    document.write_text(f"text\n\n<!-- output of: python -c '{prints}' -->\n```text\n```\n")
+    assert regenerate(document).returncode == 0
+    assert document.read_text().endswith("```text\n12 points done\n```\n")
 
 
 def test_table_is_shown_and_mended(tmp_path: Path) -> None:

@@ -176,6 +176,40 @@ def test_attention_equals_the_definition_head_by_head(
     np.testing.assert_allclose(result(graph, values), expected, rtol=1e-11, atol=1e-13)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    group=st.integers(1, 2),
+    seq=st.integers(1, 7),
+    extra=st.integers(0, 3),
+    window=st.integers(1, 9),
+    causal=st.booleans(),
+)
+def test_windowed_attention_equals_the_definition(
+    group: int, seq: int, extra: int, window: int, causal: bool
+) -> None:
+    """A query sees the `window` keys that end at its own, or half of them to each side; as many pairs are
+    counted as useful."""
+    shape = {"heads": group, "kv_heads": 1, "head_dim": 3, "seq": seq, "kv_seq": seq + extra}
+    graph = Attention(**shape, mask="causal" if causal else "none", window=window).lower()
+    values = functional.run(graph, functional.random_inputs(graph, seed=seq))
+    q, k, v = (values[name][0] for name in ("query", "key", "value"))
+    pairs = 0
+    for head in range(group):
+        for t in range(seq):
+            own = t + extra
+            keys = (
+                range(own - window + 1, own + 1)
+                if causal
+                else range(own - window // 2, own + window // 2 + 1)
+            )
+            seen = [j for j in keys if 0 <= j < seq + extra]
+            mine = slice(3 * head, 3 * head + 3)
+            expected = softmax_oracle(k[seen] @ q[t, mine] / math.sqrt(3)) @ v[seen]
+            np.testing.assert_allclose(result(graph, values)[0, t, mine], expected, rtol=1e-11, atol=1e-13)
+            pairs += len(seen)
+    assert graph.useful_macs == 2 * 3 * pairs
+
+
 @pytest.mark.parametrize("act", ["relu", "tanh", "gelu", "gelu_new", "quick_gelu", "silu"])
 def test_encoder_block_equals_plain_numpy(act: Activation) -> None:
     """Projections with biases, attention, feed-forward network, residuals and norms add up to the layer."""

@@ -11,6 +11,8 @@ import grimp
 import pytest
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
+SHIPPED = {".py", ".typed", ".yaml", ".csv", ".npy", ".vlt"}
+"""Files of these kinds are in the wheel."""
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("arch", "dataflows", "explore", "rtl", "sim", "workloads")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -118,6 +120,7 @@ def test_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
         file.relative_to(ROOT).as_posix().replace(folder, home, 1)
         for folder, home in parts
         for file in tree_files()
-        if file.is_relative_to(ROOT / folder) and file.suffix in {".py", ".typed", ".yaml", ".csv", ".npy"}
+        if file.is_relative_to(ROOT / folder)
+        and file.suffix in {".py", ".typed", ".yaml", ".csv", ".npy", ".vlt"}
     }
     assert held == wanted

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 import tilewright as tw
 from tilewright.arch.accelerator import Accelerator
+from tilewright.arch.network import mesh_columns
 from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.matmul import program as matmul_program
-from tilewright.dataflows.network import Pattern, mesh_columns, pattern_load, route
+from tilewright.dataflows.network import Pattern, pattern_load, route
 from tilewright.dataflows.plan import plan
 from tilewright.dataflows.program import unrolled
 from tilewright.dataflows.specs import MatmulSpec, Operand

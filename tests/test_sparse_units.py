@@ -25,7 +25,6 @@ from tilewright.workloads.layers import Heads
 from tilewright.workloads.pairs import Head, Pairs
 
 HEADS, WIDTH, BLOCK = 2, 8, 4
-UNITS = [name for name in preset_names() if tw.load_accelerator(name).attention_unit]
 
 
 def machine(*overrides: str) -> Accelerator:
