@@ -6,6 +6,9 @@
 #   make test-oracles   compare every mechanism with its public implementation (installs 1.3 GB, torch mostly)
 #   make golden   rewrite what the tests compare with: the documents' output blocks and the JSON Schemas
 #   make bench    what the commands cost; `make bench-scalesim` sets it beside SCALE-Sim (a quarter of an hour)
+#   make bench-sweep   what sweeps cost, and the same beside ZigZag (ten minutes)
+#   make bitstream   install the FPGA tools, write the Verilog of an attention unit, test it, place and route it
+#   make fpga     place and route units of the table in docs/rtl.md again (half an hour)
 #   make clean    remove everything that these made
 
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -19,7 +22,7 @@ ORACLES_INSTALL := .venv-oracles/bin/python -m pip install --quiet --disable-pip
 TORCH := torch==2.13.0
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-oracles lint golden bench bench-scalesim clean
+.PHONY: demo test test-oracles lint golden bench bench-scalesim bench-sweep bitstream fpga clean
 
 demo: .venv/.installed
 	@mkdir -p demo
@@ -41,6 +44,7 @@ lint: .venv/.installed-dev
 golden: .venv/.installed-dev
 	$(BIN)/tilewright schema accelerator > docs/schema/accelerator.schema.json
 	$(BIN)/tilewright schema workload > docs/schema/workload.schema.json
+	$(BIN)/tilewright schema space > docs/schema/space.schema.json
 	$(BIN)/tilewright schema suite > docs/schema/suite.schema.json
 	$(BIN)/python docs/regenerate.py
 	$(BIN)/python -m docs.validation_plot
@@ -52,8 +56,19 @@ bench-scalesim: .venv/.installed
 	$(BIN)/python -m benchmarks.scalesim --size 128
 	$(BIN)/python -m benchmarks.scalesim --size 32
 
+bench-sweep: .venv/.installed
+	$(BIN)/python -m benchmarks.sweep_speed
+	$(BIN)/python -m benchmarks.zigzag
+
+bitstream: .venv/.installed-fpga
+	@mkdir -p demo
+	$(BIN)/tilewright rtl attention-unit-8x8 -o demo/rtl --bench --synth ecp5
+
+fpga: .venv/.installed-dev
+	$(BIN)/python -m benchmarks.fpga_table --measure 4x4@lfe5u-85f-8 8x8@lfe5u-85f-8 4x4@xc7 8x8@xc7 16x16@xc7
+
 clean:
-	rm -rf .venv .venv-oracles .venv-scalesim demo build dist *.egg-info
+	rm -rf .venv .venv-oracles .venv-scalesim .venv-zigzag demo build dist *.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -61,14 +76,20 @@ clean:
 	@test -n "$(PYTHON)" || { echo 'no Python 3.11 or newer with its venv module found; try: make PYTHON=/path/to/python3' >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
-# Two stamps, so that the demo need not wait for the tools of the tests. Made again when pyproject.toml changes.
+# Three stamps, so that the demo need not wait for the tools of the tests. Made again when pyproject.toml changes.
 .venv/.installed: pyproject.toml | .venv/bin/python
 	$(PIP_INSTALL) --editable .
 	@touch $@
 
+.venv/.installed-fpga: pyproject.toml | .venv/bin/python
+	$(PIP_INSTALL) --editable '.[fpga]'
+	@command -v iverilog >/dev/null || command -v c++ >/dev/null || command -v g++ >/dev/null || $(PIP_INSTALL) ziglang
+	@touch .venv/.installed $@
+
 .venv/.installed-dev: pyproject.toml | .venv/bin/python
 	$(PIP_INSTALL) --editable '.[dev]'
-	@touch .venv/.installed $@
+	@command -v c++ >/dev/null || command -v g++ >/dev/null || $(PIP_INSTALL) ziglang # compiles the co-simulation
+	@touch .venv/.installed .venv/.installed-fpga $@
 
 # Made from nothing again when the pinned versions change. Nothing is resolved: the list is complete, and several of
 # its packages ask for other versions of torch or transformers than run here. torch comes without CUDA: PyPI's build

@@ -14,8 +14,9 @@ from tilewright.arch.load import preset_names
 from tilewright.sim.result import Result
 from tilewright.sim.summary import summary
 
+BETWEEN = ("links", "routers")
 STATIC = ("leakage", "clock", "dram_background")
-OWN = ("array", "registers", "vector", "network", "dram", "control", "total", *STATIC)
+OWN = ("array", "registers", "vector", "network", "dram", "control", "total", *STATIC, *BETWEEN)
 
 
 def main() -> None:
@@ -47,7 +48,8 @@ def _row(name: str) -> tuple[str, ...]:
 
 def _shares(result: Result) -> list[float]:
     energy = result.energy_j
-    parts = [energy["array"], energy["registers"], energy["vector"], _buffers(energy), energy["network"]]
+    parts = [energy["array"], energy["registers"], energy["vector"], _buffers(energy)]
+    parts.append(energy["network"] + sum(energy.get(name, 0.0) for name in BETWEEN))
     parts += [energy["dram"], sum(energy[name] for name in STATIC)]
     return [part / energy["total"] for part in parts]
 

@@ -1,6 +1,6 @@
-"""The tables of docs/multi-core.md: what more cores are worth behind a network, and what they share.
+"""The tables of docs/multi-core.md: what more cores are worth behind a network, its cost, what they share.
 
-python -m docs.network_table speed-up | shares
+python -m docs.network_table speed-up | energy | shares
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SHARED = {"m": "m (tokens)", "n": "n (columns of weights)", "k": "k (rows of wei
 
 def main() -> None:
     """Print one of the tables."""
-    print_one({"speed-up": speed_ups, "shares": shares}, __doc__)
+    print_one({"speed-up": speed_ups, "energy": energies, "shares": shares}, __doc__)
 
 
 def speed_ups() -> str:
@@ -34,6 +34,26 @@ def speed_ups() -> str:
         cycles = [simulated(name, cores).cycles for cores in CORES]
         rows.append((name, *(f"{cycles[0] / each:.2f}" for each in cycles[1:])))
     heads = ("network", *(f"{cores} cores" for cores in CORES[1:]))
+    return table(heads, rows, right=range(1, len(heads)))
+
+
+def energies() -> str:
+    """A row per network: energy and area of 16 cores, and what links and routers have of them."""
+    rows = []
+    for name in NETWORKS:
+        result = simulated(name, CORES[-1])
+        energy, area = result.energy_j, result.area_mm2
+        joined = [part for part in ("links", "routers") if part in energy]
+        rows.append(
+            (
+                name,
+                f"{1e3 * energy['total']:.1f}",
+                *(f"{1e3 * energy[part]:.2f}" if part in joined else "-" for part in ("links", "routers")),
+                f"{area['total']:.1f}",
+                f"{sum(area[part] for part in joined):.1f}" if joined else "-",
+            )
+        )
+    heads = ("network", "energy mJ", "links", "routers", "area mm²", "links and routers")
     return table(heads, rows, right=range(1, len(heads)))
 
 

@@ -13,10 +13,10 @@ and a stretch of Markdown, such as the tables of docs/reference.py, if it stands
     <!-- end of table -->
 
 The command is `tilewright` or `python` and its arguments, without a shell; stdout and stderr are taken
-together. It runs in a scratch folder that holds a link to `examples/` and an empty `demo/`, so that the
-files it writes do not land in the repository. Without files, README.md, CONTRIBUTING.md, docs/*.md and
-examples/*.md are worked on. `--check` writes nothing: it prints the difference and exits with 1 if there is
-one.
+together, without lines of progress. It runs in a scratch folder that holds a link to `examples/` and an
+empty `demo/`, so that the files it writes do not land in the repository. Without files, README.md,
+CONTRIBUTING.md, docs/*.md and examples/*.md are worked on. `--check` writes nothing: it prints the difference
+and exits with 1 if there is one.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ BLOCK = re.compile(
 TABLE = re.compile(
     r"^<!-- table of: (?P<command>[^\n]+) -->\n.*?^<!-- end of table -->$", re.MULTILINE | re.DOTALL
 )
+PROGRESS = re.compile(r"[\d,]+ of [\d,]+ points(, [\d,]+ failed)?")
+"""Lines of a sweep's progress: how many there are depends on how fast the machine is."""
 
 
 def documents() -> list[Path]:
@@ -74,7 +76,8 @@ def output(command: str) -> str:
         )
     if done.returncode not in ((0, 1, 2) if program == "tilewright" else (0,)):
         raise SystemExit(f"{command!r} ended with exit code {done.returncode}:\n{done.stdout}")
-    return "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
+    lines = (line.rstrip() for line in done.stdout.splitlines())
+    return "".join(f"{line}\n" for line in lines if not PROGRESS.fullmatch(line))
 
 
 def renewed(text: str) -> str:

@@ -1,13 +1,17 @@
-"""The tables of docs/sparse-units.md: accelerators that have a sparse-attention unit, and units without one.
+"""The tables of docs/sparse-units.md: accelerators that have a sparse-attention unit, units without
+one, and a cascade.
 
-python -m docs.sparse_units_table presets | gathering
+python -m docs.sparse_units_table presets | gathering | cascade
 """
 
 from __future__ import annotations
 
 import tilewright as tw
 from docs.markdown import print_one, table
+from tilewright.arch.accelerator import Accelerator
 from tilewright.arch.load import preset_names
+from tilewright.arch.sparse_search import SpAtten
+from tilewright.dataflows.sparse.cascade import schedule
 from tilewright.sim.result import Result
 from tilewright.workloads.graph import OperatorGraph
 
@@ -25,14 +29,20 @@ GATHERING = (
 
 def main() -> None:
     """Print one of the tables."""
-    print_one({"presets": presets, "gathering": gathering}, __doc__)
+    print_one({"presets": presets, "gathering": gathering, "cascade": cascade}, __doc__)
 
 
 def presets() -> str:
     """A row per shipped accelerator that has a unit."""
     heads = ("preset", *CHOSEN, "cycles", "dense", "effective GOPS")
-    rows = [_preset(name) for name in preset_names() if tw.load_accelerator(name).attention_unit]
+    rows = [_preset(name) for name in preset_names() if _chooses(tw.load_accelerator(name))]
     return table(heads, rows, right=range(1, len(heads)))
+
+
+def _chooses(accelerator: Accelerator) -> bool:
+    """Whether it has a unit that leaves pairs out by itself."""
+    unit = accelerator.attention_unit
+    return unit is not None and unit.kind != "streaming"
 
 
 def _preset(name: str) -> tuple[str, ...]:
@@ -54,6 +64,32 @@ def gathering() -> str:
         waits = f"{result.stalls['prediction_stall']:,}"
         rows.append((f"`{unit}`", *_chosen(result, 0), f"{result.cycles:,}", waits))
     return table(heads, rows, right=range(1, len(heads)))
+
+
+def cascade() -> str:
+    """A row per layer of a model on `spatten`, and one of all layers with nothing pruned."""
+    heads = ("layer", "tokens", "heads", "kept", "kept weight", "cycles in attention", "beside it", "dense")
+    graph, machine = tw.load_workload("bert-base", ["seq=128"]), tw.load_accelerator("spatten")
+    unit = machine.attention_unit
+    assert isinstance(unit, SpAtten)
+    pruned, whole = (tw.simulate(each, graph) for each in (machine, tw.load_accelerator("spatten", DENSE)))
+    layers = len(pruned.sparse_attention)
+    plan = schedule(unit, 128, 12, layers)
+    rows = []
+    for number, found in enumerate(pruned.sparse_attention.values()):
+        inside, beside = _layer_cycles(pruned, number)
+        kept = f"{found['kept'] / found['pairs']:.1%}", f"{found['kept_mass']:.0%}"
+        cycles = (f"{each:,}" for each in (inside, beside, sum(_layer_cycles(whole, number))))
+        rows.append((str(number), str(plan.tokens[number]), str(plan.heads[number]), *kept, *cycles))
+    return table(heads, rows, right=range(len(heads)))
+
+
+def _layer_cycles(result: Result, number: int) -> tuple[int, int]:
+    """Of a layer's scores, softmax and context; of the rest of it."""
+    core = {f"layers.{number}.attention.{name}" for name in ("scores", "scale", "softmax", "context")}
+    mine = [row for row in result.operators if row.name.startswith(f"layers.{number}.")]
+    inside = sum(row.cycles for row in mine if row.name in core)
+    return inside, sum(row.cycles for row in mine) - inside
 
 
 def _workload() -> OperatorGraph:
