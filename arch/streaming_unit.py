@@ -31,6 +31,11 @@ LEAST_COLS = 4
 ARRAYS = 2
 
 
+def clog2(value: int) -> int:
+    """Smallest b with 2^b >= `value` (at least 1)."""
+    return (value - 1).bit_length()
+
+
 class Streaming(Unit):
     """Exact attention, Q tile by Q tile, with running maximum and sum: a score array and a value array work
     side by side, and whole tiles of masked keys take no cycles (docs/attention-unit.md)."""
@@ -83,17 +88,17 @@ class UnitSizes:
     @property
     def score_bits(self) -> int:
         """Of an exact score."""
-        return 2 * self.operand_bits + _clog2(self.head_dim)
+        return 2 * self.operand_bits + clog2(self.head_dim)
 
     @property
     def sum_bits(self) -> int:
         """Of a row's sum of probabilities, guard bits included."""
-        return self.probability_bits + _clog2(self.max_keys) + GUARD_BITS
+        return self.probability_bits + clog2(self.max_keys) + GUARD_BITS
 
     @property
     def output_bits(self) -> int:
         """Of a running sum of O."""
-        return self.probability_bits + self.operand_bits + _clog2(self.max_keys)
+        return self.probability_bits + self.operand_bits + clog2(self.max_keys)
 
     @property
     def memory_bits(self) -> int:
@@ -160,8 +165,3 @@ def _unbuildable(sizes: UnitSizes) -> str:
             f"({sizes.probability_bits})"
         )
     return ""
-
-
-def _clog2(value: int) -> int:
-    """Smallest b with 2^b >= `value` (at least 1)."""
-    return (value - 1).bit_length()

@@ -12,7 +12,6 @@ import numpy as np
 
 from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.dataflows import attention_jobs, attention_unit
-from tilewright.explore.unit_rtl import parameters_of
 from tilewright.rtl.cosim import unit_simulator
 from tilewright.rtl.job import Job, scale_for
 from tilewright.rtl.unit_run import random_head, run_heads
@@ -34,18 +33,17 @@ def main() -> None:
 
 def report(sizes: UnitSizes, seq: int) -> list[str]:
     """Lines on the build, the speed, and the utilisation, of one head without a mask."""
-    parameters = parameters_of(sizes)
     start = time.perf_counter()
-    unit = unit_simulator(parameters)
+    unit = unit_simulator(sizes)
     built_s = time.perf_counter() - start
-    job = Job.full(seq, seq, scale_for(parameters, 2.0 ** (4 - parameters.score_bits)))
+    job = Job.full(seq, seq, scale_for(sizes, 2.0 ** (4 - sizes.score_bits)))
     expected = attention_unit.cycles(sizes, [attention_jobs.unmasked(seq, seq)]).cycles
     rng = np.random.default_rng(0)
-    heads = [random_head(parameters, job, rng)] * max(1, -(-LEAST_CYCLES // expected))
+    heads = [random_head(sizes, job, rng)] * max(1, -(-LEAST_CYCLES // expected))
     start = time.process_time()
-    run = run_heads(unit, parameters, heads)
+    run = run_heads(unit, sizes, heads)
     speed = run.cycles / (time.process_time() - start)
-    one = run_heads(unit, parameters, heads[:1])
+    one = run_heads(unit, sizes, heads[:1])
     active = {name: 100 * one.trace.active[f"{name}_active"] / one.cycles for name in ("score", "value")}
     fsa = 100 * 2 * sizes.rows / (5 * sizes.rows + 11)
     return [

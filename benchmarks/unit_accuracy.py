@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl.accuracy import bound, softmax_attention
 from tilewright.rtl.job import Job, scale_for
 from tilewright.rtl.model import accumulated, attention
-from tilewright.rtl.parameters import UnitParameters
 
 HEAD_DIMS = (16, 32, 64, 128)
 LENGTHS = (16, 64, 256, 1024)
@@ -35,7 +35,7 @@ class Error:
     bound: float
 
 
-def measured(unit: UnitParameters, length: int, seed: int = 0) -> Error:
+def measured(unit: UnitSizes, length: int, seed: int = 0) -> Error:
     """Of 64 queries on `length` keys."""
     rng = np.random.default_rng(seed)
     half = 1 << (unit.operand_bits - 1)
@@ -59,7 +59,7 @@ def lines() -> Iterator[str]:
         for length in LENGTHS:
             cells = [str(head_dim), f"{length:,}"]
             for probability, fraction in PRECISIONS:
-                unit = UnitParameters(
+                unit = UnitSizes(
                     rows=16,
                     cols=16,
                     head_dim=head_dim,

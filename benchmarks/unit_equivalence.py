@@ -18,7 +18,7 @@ import numpy as np
 
 from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.dataflows import attention_unit
-from tilewright.explore.unit_rtl import parameters_of, simulator_job, timing_of
+from tilewright.explore.unit_rtl import simulator_job, timing_of
 from tilewright.rtl.cosim import unit_simulator
 from tilewright.rtl.example import STREAMS, beats_of
 from tilewright.rtl.job import Job, tiles
@@ -71,11 +71,10 @@ def configurations(count: int, seed: int = 0, units: Sequence[UnitSizes] = UNITS
 
 def configuration(sizes: UnitSizes, rng: np.random.Generator) -> Configuration:
     """A random run of this unit."""
-    parameters = parameters_of(sizes)
-    heads = tuple(random_head(parameters, _job(sizes, rng), rng) for _ in range(rng.integers(1, 4)))
+    heads = tuple(random_head(sizes, _job(sizes, rng), rng) for _ in range(rng.integers(1, 4)))
     stalled = rng.choice([0.0, 0.02, 0.3], len(STREAMS)) * (rng.random() < 0.85)
     longest = int(rng.choice([1, 5, 60]))
-    beats = beats_of(parameters, heads)
+    beats = beats_of(sizes, heads)
     gaps = {
         name: np.where(rng.random(beats[name]) < share, rng.integers(1, longest + 1, beats[name]), 0)
         for name, share in zip(STREAMS, stalled, strict=True)
@@ -111,8 +110,7 @@ def answer(chosen: Configuration) -> Answer:
     """Everybody's answer."""
     sizes, heads, gaps = chosen.sizes, chosen.heads, chosen.gaps
     jobs, timing = [simulator_job(head.job) for head in heads], timing_of(gaps)
-    parameters = parameters_of(sizes)
-    rtl = run_heads(unit_simulator(parameters), parameters, heads, gaps)
+    rtl = run_heads(unit_simulator(sizes), sizes, heads, gaps)
     tensors = [Tensors(head.q, head.k, head.v, head.job.scale) for head in heads]
     stepped, stepped_outputs = step_jobs(sizes, jobs, tensors, timing)
     cycles = {
@@ -121,7 +119,7 @@ def answer(chosen: Configuration) -> Answer:
         "stepped": stepped.cycles,
         "rtl": rtl.cycles,
     }
-    wanted = [attention(parameters, head.job, head.q, head.k, head.v) for head in heads]
+    wanted = [attention(sizes, head.job, head.q, head.k, head.v) for head in heads]
     outputs = {"stepped": stepped_outputs, "rtl": rtl.outputs}
     wrong = [
         name

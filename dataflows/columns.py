@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from tilewright.arch.accelerator import Accelerator, Array
 from tilewright.dataflows.arith import Ints
-from tilewright.dataflows.least import Numbers, OneMachine
+from tilewright.dataflows.least import OneMachine
+from tilewright.dataflows.least_traffic import Numbers
 from tilewright.dataflows.machine import Machine
 
 OF_ARRAY = ("array.rows", "array.cols", "array.count")

@@ -13,7 +13,8 @@ import numpy as np
 
 from tilewright.arch.accelerator import Accelerator
 from tilewright.dataflows.columns import COLUMNS, OF_ARRAY, Column, Columns
-from tilewright.dataflows.least import Needs, Numbers, OneMachine, cycles, least_needs
+from tilewright.dataflows.least import Needs, OneMachine, cycles, least_needs
+from tilewright.dataflows.least_traffic import Numbers
 from tilewright.dataflows.mapper import Request
 from tilewright.dataflows.plan import Schema, schemas
 from tilewright.description.errors import InputError

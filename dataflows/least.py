@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from tilewright.dataflows.attention_region import jobs_of, sizes_of, streamed_by
 from tilewright.dataflows.attention_unit import least_cycles
 from tilewright.dataflows.bounds import tile_quanta, tiles_fit
 from tilewright.dataflows.chain_tiling import array_cycles, chain_tilings, chain_traffic
-from tilewright.dataflows.least_traffic import Rooms, all_splits, least_traffic
+from tilewright.dataflows.least_traffic import Numbers, Rooms, all_splits, least_traffic
 from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.misfits import misfit
 from tilewright.dataflows.network import network_bytes
@@ -46,9 +46,6 @@ from tilewright.dataflows.specs import (
 from tilewright.dataflows.systolic import packed, tile_cycles
 from tilewright.dataflows.tiles import stream_counts
 from tilewright.dataflows.tiling import Split
-
-Numbers: TypeAlias = Any
-"""One number, or one per machine (no static type says that arithmetic of the two mixes)."""
 
 
 class Rates(Protocol):

@@ -16,7 +16,7 @@ from tilewright.dataflows.specs import MatmulSpec
 from tilewright.dataflows.tiling import Split
 
 Numbers: TypeAlias = Any
-"""One number, or one per candidate."""
+"""One number, or one per machine or candidate (no static type says that arithmetic of the two mixes)."""
 EXACT_COUNTS = 64
 """Tile counts of a dimension that are tried one by one; beyond, in steps of an eighth."""
 

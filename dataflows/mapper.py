@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tilewright.dataflows import bounds
-from tilewright.dataflows.attention_region import jobs_of, sizes_of, streamed_bytes
+from tilewright.dataflows.attention_region import jobs_of, sizes_of
 from tilewright.dataflows.attention_unit import cycles as unit_cycles
 from tilewright.dataflows.attention_unit import least_cycles
 from tilewright.dataflows.chain import chain_program
@@ -22,7 +22,7 @@ from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.matmul import program as matmul_program
 from tilewright.dataflows.misfits import misfit
 from tilewright.dataflows.program import Program, totals
-from tilewright.dataflows.rowwise import RowTiling, row_bound, row_program, row_tilings, row_traffic
+from tilewright.dataflows.rowwise import RowTiling, row_bound, row_program, row_tilings
 from tilewright.dataflows.schedule import region_cycles
 from tilewright.dataflows.sparse.program import UnitTiling, unit_program
 from tilewright.dataflows.specs import ChainSpec, MatmulSpec, RowsSpec, Spec, StreamSpec, UnitSpec
@@ -57,39 +57,18 @@ def ends(request: Request, machine: Machine) -> tuple[int, int]:
     return spared, int(machine.dram_cycles(request.prefetch_bytes)[0] * machine.dram_share(store=False))
 
 
-@dataclass(frozen=True)
-class Bound:
-    """The least bound over all tilings, and the DRAM traffic of the tiling that has it."""
-
-    tiling: AnyTiling
-    cycles: int
-    dram_read_bytes: int
-    dram_write_bytes: int
-
-
-def best_bound(request: Request, machine: Machine) -> Bound:
-    """Least lower bound over all tilings that fit."""
+def best_bound(request: Request, machine: Machine) -> int:
+    """Least lower bound on the cycles over all tilings that fit."""
     limits, spec = ends(request, machine), request.spec
     if isinstance(spec, RowsSpec):
-        tilings = _fitting_rows(spec, machine)
-        read, written = row_traffic(spec, tilings[0])
-        return Bound(tilings[0], row_bound(spec, machine, limits, tilings[0]), read, written)
+        return row_bound(spec, machine, limits, _fitting_rows(spec, machine)[0])
     if isinstance(spec, StreamSpec):
-        sizes, jobs = sizes_of(spec, machine.array), jobs_of(spec, machine.array)
-        return Bound(UnitTiling(spec.unit.kind), least_cycles(sizes, jobs), *streamed_bytes(sizes, jobs))
+        return least_cycles(sizes_of(spec, machine.array), jobs_of(spec, machine.array))
     if isinstance(spec, UnitSpec):
         return _unit_bound(spec, machine, limits)
     if isinstance(spec, ChainSpec):
-        bound, tiling = min(
-            ((chain_bound(spec, machine, limits, each), each) for each in _fitting_chain(spec, machine)),
-            key=lambda pair: pair[0],
-        )
-        return Bound(tiling, bound, *chain_traffic(spec, tiling))
-    found = min(_fitting_matmul(request, spec, machine), key=lambda each: int(each.bound.min()))
-    index = int(np.lexsort((found.traffic, found.bound))[0])
-    written = 0 if spec.out.resident else spec.out.bytes
-    read = int(found.traffic[index]) - written
-    return Bound(found.tiling(index), int(found.bound[index]), read, written)
+        return min(chain_bound(spec, machine, limits, each) for each in _fitting_chain(spec, machine))
+    return min(int(each.bound.min()) for each in _fitting_matmul(request, spec, machine))
 
 
 Known = dict[tuple[Request, AnyTiling], Mapping]
@@ -134,13 +113,12 @@ def _best_matmul(request: Request, spec: MatmulSpec, machine: Machine, known: Kn
     return best[1]
 
 
-def _unit_bound(spec: UnitSpec, machine: Machine, limits: tuple[int, int]) -> Bound:
+def _unit_bound(spec: UnitSpec, machine: Machine, limits: tuple[int, int]) -> int:
     """What each unit of the machine must do in any case: there is one order only."""
     sums = totals(unit_program(spec, machine), machine.buffers)
     moved = int((sums.dram_read + sums.dram_write) / machine.peak_moved)
     dma = (max(0, moved - limits[0]) if limits[0] else sums.dma) + limits[1]
-    cycles = max(sums.array, sums.vector, sums.predict, dma, 1)
-    return Bound(UnitTiling(spec.unit.kind), cycles, sums.dram_read, sums.dram_write)
+    return max(sums.array, sums.vector, sums.predict, dma, 1)
 
 
 def _best_chain(request: Request, spec: ChainSpec, machine: Machine, known: Known) -> Mapping:

@@ -13,7 +13,7 @@ from itertools import product
 from tilewright.arch.accelerator import Accelerator, Operand
 from tilewright.dataflows.layout import Group, lay_out
 from tilewright.dataflows.machine import Machine
-from tilewright.dataflows.mapper import Bound, Known, Mapping, Request, best_bound, best_mapping
+from tilewright.dataflows.mapper import Known, Mapping, Request, best_bound, best_mapping
 from tilewright.dataflows.regions import Cut, Region, cut
 from tilewright.dataflows.residency import resident_tensors
 from tilewright.dataflows.sparse.cascade import cascaded
@@ -58,7 +58,7 @@ class _Outlook:
     """Least bounds per request, added up: what the search of a schema's mappings starts from."""
 
     schema: Schema
-    bounds: dict[Request, Bound]
+    bounds: dict[Request, int]
     cycles: int
 
 
@@ -86,7 +86,7 @@ def _map(bound: _Outlook, known: Known, limit: int | None) -> Plan | None:
         if limit is not None and cycles > limit:
             return None
         mappings[request] = best_mapping(request, schema.machine, known)
-        cycles += times * (mappings[request].cycles - bound.bounds[request].cycles)
+        cycles += times * (mappings[request].cycles - bound.bounds[request])
     return Plan(schema, mappings, cycles) if limit is None or cycles <= limit else None
 
 
@@ -100,7 +100,7 @@ def _outlooks(graph: OperatorGraph, accelerator: Accelerator) -> list[_Outlook]:
         except InputError as error:
             failure = failure or error
             continue
-        cycles = sum(times * bounds[request].cycles for request, times in schema.requests.items())
+        cycles = sum(times * bounds[request] for request, times in schema.requests.items())
         found.append(_Outlook(schema, bounds, cycles))
     if not found:
         assert failure is not None, "schemas yields at least one"

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl.cosim_python import PythonSimulator
 from tilewright.rtl.job import Job
-from tilewright.rtl.parameters import UnitParameters
 from tilewright.rtl.unit import AttentionUnit
 from tilewright.rtl.unit_run import random_head, run_heads
 
@@ -40,7 +40,7 @@ RULER = 10
 
 def recorded() -> str:
     """The VCD of the run described above."""
-    unit = UnitParameters(rows=4, cols=4, head_dim=8, max_keys=512, output_columns=16)
+    unit = UnitSizes(rows=4, cols=4, head_dim=8, max_keys=512, output_columns=16)
     head = random_head(unit, Job.full(4, 8, 1), np.random.default_rng(1))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "unit.vcd"

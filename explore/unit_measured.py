@@ -9,7 +9,7 @@ from tilewright.dataflows.attention_region import jobs_of
 from tilewright.dataflows.plan import plan
 from tilewright.dataflows.specs import StreamSpec
 from tilewright.description.errors import InputError
-from tilewright.explore.unit_rtl import parameters_of, rtl_job, sizes_of
+from tilewright.explore.unit_rtl import rtl_job, sizes_of
 from tilewright.rtl.cosim import unit_simulator
 from tilewright.rtl.unit_run import random_head, run_heads
 from tilewright.workloads.graph import OperatorGraph
@@ -20,7 +20,7 @@ def measured_cycles(accelerator: Accelerator, graph: OperatorGraph) -> int:
 
     Raises `InputError` for an accelerator without a streaming unit, and for any work beside the attention.
     """
-    parameters = parameters_of(sizes_of(accelerator))
+    parameters = sizes_of(accelerator)
     the_plan = plan(graph, accelerator)
     steps = [step for group in the_plan.schema.groups for _ in range(group.times) for step in group.steps]
     spec = steps[0].request.spec

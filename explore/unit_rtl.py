@@ -17,7 +17,6 @@ from tilewright.arch.streaming_unit import Streaming, UnitSizes, unit_sizes
 from tilewright.dataflows import attention_jobs, attention_unit
 from tilewright.description.errors import InputError
 from tilewright.rtl.job import Job
-from tilewright.rtl.parameters import UnitParameters
 from tilewright.rtl.unit_run import Gaps
 
 if TYPE_CHECKING:
@@ -42,12 +41,7 @@ def content(accelerator: Accelerator) -> Content:
 
     sizes = sizes_of(accelerator)
     expected = partial(expected_cycles, sizes)
-    return unit_content(parameters_of(sizes), accelerator.name, expected, cycle_formula(sizes))
-
-
-def parameters_of(sizes: UnitSizes) -> UnitParameters:
-    """What to build for these sizes."""
-    return UnitParameters(**asdict(sizes))
+    return unit_content(sizes, accelerator.name, expected, cycle_formula(sizes))
 
 
 def simulator_job(job: Job) -> attention_jobs.Job:
@@ -58,7 +52,7 @@ def simulator_job(job: Job) -> attention_jobs.Job:
     return attention_jobs.Job(job.queries, job.keys, job.low, job.high, rows)
 
 
-def rtl_job(job: attention_jobs.Job, parameters: UnitParameters, scale: int = 1) -> Job:
+def rtl_job(job: attention_jobs.Job, parameters: UnitSizes, scale: int = 1) -> Job:
     """A job of the simulator as the RTL knows it; the scale changes nothing about its cycles."""
     bits = None
     if job.bitmap is not None:

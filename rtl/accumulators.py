@@ -11,8 +11,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
+from tilewright.arch.streaming_unit import clog2
 from tilewright.rtl.delays import straight
-from tilewright.rtl.parameters import clog2
 from tilewright.rtl.shared import place
 
 LATENCY = 3

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tilewright.arch.streaming_unit import GUARD_BITS, UnitSizes
 from tilewright.rtl import reciprocal
 from tilewright.rtl.job import Integers, Job, attended
-from tilewright.rtl.parameters import GUARD_BITS, UnitParameters
 
 Reals = NDArray[np.float64]
 
 
 def softmax_attention(
-    parameters: UnitParameters, job: Job, factor: float, q: Integers, k: Integers, v: Integers
+    parameters: UnitSizes, job: Job, factor: float, q: Integers, k: Integers, v: Integers
 ) -> Reals:
     """`softmax(factor · Q Kᵀ + mask) V` [queries, D] in float64; 0 for a query that attends to no key."""
     inside = attended(parameters, job)
@@ -25,7 +25,7 @@ def softmax_attention(
 
 
 def bound(
-    parameters: UnitParameters, keys: int | Integers, total: Integers | None = None, spread: int | None = None
+    parameters: UnitSizes, keys: int | Integers, total: Integers | None = None, spread: int | None = None
 ) -> Reals:
     """The most that an element of O is off `softmax_attention`, in units of V.
 

@@ -7,7 +7,7 @@ no `tlast`: how many beats belong together follows from the command. `aresetn` i
 
 from __future__ import annotations
 
-from tilewright.rtl.parameters import UnitParameters
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl.ports import Ports, Stream
 from tilewright.rtl.verilog import TOP
 
@@ -16,7 +16,7 @@ AXI = f"{TOP}_axi"
 BYTE = 8
 
 
-def axi_wrapper(ports: Ports, parameters: UnitParameters) -> str:
+def axi_wrapper(ports: Ports, parameters: UnitSizes) -> str:
     """Verilog of the wrapper; it instantiates `attention_unit`."""
     declared = ["input  wire aclk", "input  wire aresetn"]
     connected = [".clk(aclk)", ".rst(reset)"]
@@ -93,7 +93,7 @@ def _padding(output: Stream) -> str:
     return f"    assign {port_name(output)}_tdata[{_bits(output) - 1}:{output.width}] = {spare}'d0;\n\n"
 
 
-def _last(output: Stream, parameters: UnitParameters) -> str:
+def _last(output: Stream, parameters: UnitSizes) -> str:
     """Counts the columns of a tile of O."""
     name, last = port_name(output), parameters.head_dim - 1
     width = last.bit_length()

@@ -7,8 +7,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl.exponential_pass import PROBABILITY_BANKS, ExponentialPass
-from tilewright.rtl.parameters import UnitParameters
 from tilewright.rtl.score_pass import ScorePass
 from tilewright.rtl.sequencer import tile_layout
 from tilewright.rtl.tokens import exponential_token, score_token, value_token, weight_token
@@ -24,7 +24,7 @@ class Controller(wiring.Component):
     `o_taken`: one leaves; `closed`: it is the last of its Q tile.
     """
 
-    def __init__(self, parameters: UnitParameters) -> None:
+    def __init__(self, parameters: UnitSizes) -> None:
         self.parameters = parameters
         super().__init__(
             {

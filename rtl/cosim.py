@@ -34,7 +34,7 @@ from tilewright.rtl.verilog import TOP, run_yosys
 if TYPE_CHECKING:
     from amaranth.lib.wiring import Component
 
-    from tilewright.rtl.parameters import UnitParameters
+    from tilewright.arch.streaming_unit import UnitSizes
 
 MOST_CYCLES = 100_000_000
 FLAGS = ("-std=c++14", "-O2", "-shared", "-fPIC", "-DNDEBUG", "-w")
@@ -44,7 +44,7 @@ class CompileError(RuntimeError):
     """The C++ compiler failed on a model."""
 
 
-def unit_simulator(parameters: UnitParameters) -> Simulator:
+def unit_simulator(parameters: UnitSizes) -> Simulator:
     """The attention unit of these parameters, ready to run; built at most once on a machine."""
 
     def unit() -> Component:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.description.errors import InputError
 from tilewright.rtl.bench import Stimulus, bench_files
 from tilewright.rtl.cosim_python import PythonSimulator
@@ -18,7 +19,6 @@ from tilewright.rtl.example import beats_of, example_gaps, example_heads
 from tilewright.rtl.fpga_scripts import scripts
 from tilewright.rtl.job import Job
 from tilewright.rtl.model import attention
-from tilewright.rtl.parameters import UnitParameters
 from tilewright.rtl.ports import Ports, description, ports_of
 from tilewright.rtl.readme import readme
 from tilewright.rtl.unit import AttentionUnit
@@ -38,7 +38,7 @@ class Delivery:
     directory: Path
     files: tuple[str, ...]
     """Paths in it, sorted."""
-    parameters: UnitParameters
+    parameters: UnitSizes
     heads: int
     """That the test bench sends through the unit."""
     bench_cycles: int
@@ -51,13 +51,13 @@ class Content:
 
     texts: Mapping[str, str]
     """By path."""
-    parameters: UnitParameters
+    parameters: UnitSizes
     stimulus: Stimulus
     heads: int
 
 
 def unit_content(
-    parameters: UnitParameters, accelerator: str, expected_cycles: ExpectedCycles, formula: str
+    parameters: UnitSizes, accelerator: str, expected_cycles: ExpectedCycles, formula: str
 ) -> Content:
     """All files of a unit. `accelerator` is what to call it, `formula` Markdown on its cycles."""
     unit = AttentionUnit(parameters)
@@ -75,7 +75,7 @@ def unit_content(
 
 
 def example_stimulus(
-    ports: Ports, parameters: UnitParameters, expected_cycles: ExpectedCycles
+    ports: Ports, parameters: UnitSizes, expected_cycles: ExpectedCycles
 ) -> tuple[Stimulus, int]:
     """The test bench's run, its outputs from the numpy model, and its number of heads."""
     heads = example_heads(parameters)

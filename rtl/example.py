@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl.job import Job, scale_for, tiles
-from tilewright.rtl.parameters import UnitParameters
 from tilewright.rtl.streams import Cycles
 from tilewright.rtl.unit_run import Head, random_head
 
@@ -17,7 +17,7 @@ _STALLED = 0.05
 _LONGEST_GAP = 40
 
 
-def example_heads(parameters: UnitParameters, seed: int = 1) -> list[Head]:
+def example_heads(parameters: UnitSizes, seed: int = 1) -> list[Head]:
     """Heads without mask, causal, with a sliding window, and with a bitmap; tiles are cut off at the ends."""
     rng = np.random.default_rng(seed)
     rows, cols = parameters.rows, parameters.cols
@@ -50,7 +50,7 @@ def _gaps(rng: np.random.Generator, beats: int, stalled: float) -> Cycles:
     return np.where(rng.random(beats) < stalled, lengths, 0).astype(np.int64)
 
 
-def beats_of(parameters: UnitParameters, heads: Sequence[Head]) -> dict[str, int]:
+def beats_of(parameters: UnitSizes, heads: Sequence[Head]) -> dict[str, int]:
     """Beats of every stream."""
     from tilewright.rtl.job import bitmap_words, visited
 

@@ -9,19 +9,19 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
-from tilewright.rtl.parameters import LOG_BITS, UnitParameters
+from tilewright.arch.streaming_unit import LOG_BITS, UnitSizes
 
 LATENCY = 3
 """Cycles from `x` and `peak` to `half_units` and `probability`: subtract, table, shift. One key a cycle."""
 
 
-def power_table(parameters: UnitParameters) -> list[int]:
+def power_table(parameters: UnitSizes) -> list[int]:
     """`round(2^(P + 1 - f / 2^F))` for each f, in units of half a probability."""
     top, steps = parameters.probability_bits + 1, 1 << parameters.exponent_fraction_bits
     return [round(2 ** (top - f / steps)) for f in range(steps)]
 
 
-def held_table(parameters: UnitParameters) -> list[int]:
+def held_table(parameters: UnitSizes) -> list[int]:
     """The table as the hardware has it: P + 1 bits, held at 2^(P+1) - 2, and a bit that is set for 2^(P+1).
 
     Held so, rounding gives what the minimum of the definition does: (2^(P+1) - 2) >> n is 2^(P+1-n) - 1 for n
@@ -32,7 +32,7 @@ def held_table(parameters: UnitParameters) -> list[int]:
     return [min(full - 2, power) | (full if power == full else 0) for power in power_table(parameters)]
 
 
-def model(parameters: UnitParameters, t: NDArray[np.int64], masked: NDArray[np.bool_]) -> NDArray[np.int64]:
+def model(parameters: UnitSizes, t: NDArray[np.int64], masked: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Probabilities of keys `t` (F fraction bits, at least 0 unless masked) below the maximum."""
     fraction = parameters.exponent_fraction_bits
     table = np.array(power_table(parameters))
@@ -50,7 +50,7 @@ class Exponential(wiring.Component):
     and no register.
     """
 
-    def __init__(self, parameters: UnitParameters) -> None:
+    def __init__(self, parameters: UnitSizes) -> None:
         self.parameters = parameters
         fraction, top = parameters.exponent_fraction_bits, parameters.probability_bits
         super().__init__(

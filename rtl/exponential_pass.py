@@ -6,8 +6,8 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl.delays import chain
-from tilewright.rtl.parameters import UnitParameters
 from tilewright.rtl.tokens import exponential_token
 
 PROBABILITY_BANKS = 2
@@ -22,7 +22,7 @@ class ExponentialPass(wiring.Component):
     popped by `pop` in the pass's last cycle; `start` is high in its first.
     """
 
-    def __init__(self, parameters: UnitParameters) -> None:
+    def __init__(self, parameters: UnitSizes) -> None:
         self.parameters = parameters
         super().__init__(
             {

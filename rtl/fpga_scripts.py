@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl.axi import AXI, axi_wrapper
 from tilewright.rtl.fpga_targets import (
     FAMILIES,
@@ -17,7 +18,6 @@ from tilewright.rtl.fpga_targets import (
     synthesis_script,
 )
 from tilewright.rtl.narrow import Narrow
-from tilewright.rtl.parameters import UnitParameters
 from tilewright.rtl.ports import Ports
 from tilewright.rtl.verilog import TOP, verilog
 
@@ -27,7 +27,7 @@ AXI_PERIOD_NS = 4.0
 """Clock period in the constraints for Vivado: a wish, not a measurement."""
 
 
-def scripts(ports: Ports, parameters: UnitParameters) -> dict[str, str]:
+def scripts(ports: Ports, parameters: UnitSizes) -> dict[str, str]:
     """Files by name: sources around `attention_unit.v`, scripts for Yosys, nextpnr and Vivado."""
     return {
         f"{NARROW}.v": verilog(Narrow(ports), NARROW),

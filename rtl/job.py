@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.description.errors import InputError
-from tilewright.rtl.parameters import SCALE_BITS, WORD_TILES, UnitParameters
+from tilewright.rtl.parameters import SCALE_BITS, WORD_TILES
 
 Integers = NDArray[np.int64]
 
@@ -83,7 +84,7 @@ class Streams:
     """[visits · D, C]."""
 
 
-def scale_for(parameters: UnitParameters, factor: float) -> int:
+def scale_for(parameters: UnitSizes, factor: float) -> int:
     """The 16-bit scale with which the unit computes `softmax(factor · Q Kᵀ)` of the integers Q and K.
 
     Raises InputError if it doesn't fit; the largest factor that does is `2^16 / (log2(e) · 2^(F + SB))`.
@@ -99,7 +100,7 @@ def scale_for(parameters: UnitParameters, factor: float) -> int:
     return scale
 
 
-def check_job(parameters: UnitParameters, job: Job) -> None:
+def check_job(parameters: UnitSizes, job: Job) -> None:
     """Raises InputError with all that the unit can't take about a job."""
     most = parameters.max_keys
     wrong = [
@@ -124,12 +125,12 @@ def tiles(length: int, size: int) -> int:
     return -(-length // size)
 
 
-def visited(parameters: UnitParameters, job: Job) -> list[list[Visit]]:
+def visited(parameters: UnitSizes, job: Job) -> list[list[Visit]]:
     """The K tiles that each Q tile visits, in order."""
     return [_visits_of(parameters, job, tile) for tile in range(tiles(job.queries, parameters.rows))]
 
 
-def _visits_of(parameters: UnitParameters, job: Job, q_tile: int) -> list[Visit]:
+def _visits_of(parameters: UnitSizes, job: Job, q_tile: int) -> list[Visit]:
     first = q_tile * parameters.rows
     last = min(first + parameters.rows, job.queries) - 1
     start = max(0, first + job.low) // parameters.cols
@@ -138,7 +139,7 @@ def _visits_of(parameters: UnitParameters, job: Job, q_tile: int) -> list[Visit]
     return found or [Visit(0, dead=True)]
 
 
-def attended(parameters: UnitParameters, job: Job) -> NDArray[np.bool_]:
+def attended(parameters: UnitSizes, job: Job) -> NDArray[np.bool_]:
     """Whether each query attends each key: [queries, keys]."""
     query = np.arange(job.queries)[:, None]
     key = np.arange(job.keys)[None, :]
@@ -148,7 +149,7 @@ def attended(parameters: UnitParameters, job: Job) -> NDArray[np.bool_]:
     return inside
 
 
-def bitmap_words(parameters: UnitParameters, job: Job) -> Integers:
+def bitmap_words(parameters: UnitSizes, job: Job) -> Integers:
     """The beats of the bitmap stream; empty if the job has none."""
     if job.bitmap is None:
         return np.zeros(0, dtype=np.int64)
@@ -159,7 +160,7 @@ def bitmap_words(parameters: UnitParameters, job: Job) -> Integers:
 
 
 def streams(
-    parameters: UnitParameters,
+    parameters: UnitSizes,
     job: Job,
     q: Integers,
     k: Integers,
@@ -188,7 +189,7 @@ def streams(
 
 
 def _padded(
-    parameters: UnitParameters, values: Integers, shape: tuple[int, int], filler: np.random.Generator | None
+    parameters: UnitSizes, values: Integers, shape: tuple[int, int], filler: np.random.Generator | None
 ) -> Integers:
     half = 1 << (parameters.operand_bits - 1)
     padded = np.zeros(shape, dtype=np.int64) if filler is None else filler.integers(-half, half, shape)
@@ -196,7 +197,7 @@ def _padded(
     return padded
 
 
-def output(parameters: UnitParameters, job: Job, beats: Integers) -> Integers:
+def output(parameters: UnitSizes, job: Job, beats: Integers) -> Integers:
     """O [queries, D] from the beats of the `o` stream [Q tiles · D, R]."""
     by_tile = beats.reshape(-1, parameters.head_dim, parameters.rows).transpose(0, 2, 1)
     return by_tile.reshape(-1, parameters.head_dim)[: job.queries]

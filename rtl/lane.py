@@ -6,7 +6,8 @@ from amaranth.hdl import Module, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from tilewright.rtl.parameters import SCALE_BITS, UnitParameters, clog2
+from tilewright.arch.streaming_unit import UnitSizes, clog2
+from tilewright.rtl.parameters import SCALE_BITS
 from tilewright.rtl.reciprocal import FACTOR_BITS, shift_bits
 from tilewright.rtl.row_score import RowScore
 from tilewright.rtl.row_value import RowValue
@@ -20,7 +21,7 @@ class Lane(wiring.Component):
     cycle later (`…_out`).
     """
 
-    def __init__(self, parameters: UnitParameters) -> None:
+    def __init__(self, parameters: UnitSizes) -> None:
         self.parameters = p = parameters
         tokens = {
             "scores": score_token(p),

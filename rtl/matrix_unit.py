@@ -9,10 +9,10 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from tilewright.arch.matrix_unit import SIZE_BITS, MatrixUnit
+from tilewright.arch.streaming_unit import clog2
 from tilewright.rtl.accumulators import REUSE, AccumulatorColumn, token_layout
 from tilewright.rtl.array import SystolicArray, latency
 from tilewright.rtl.delays import askew, chain
-from tilewright.rtl.parameters import clog2
 
 
 def command_layout(unit: MatrixUnit) -> data.StructLayout:

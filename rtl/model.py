@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl import exponential, reciprocal, row_score, row_value
 from tilewright.rtl.job import Integers, Job, attended, check_job, tiles, visited
-from tilewright.rtl.parameters import UnitParameters
 from tilewright.rtl.row_value import within
 
 
@@ -25,20 +25,20 @@ class Rows:
     """[queries, D]"""
 
     @classmethod
-    def fresh(cls, parameters: UnitParameters, queries: int) -> Rows:
+    def fresh(cls, parameters: UnitSizes, queries: int) -> Rows:
         """Before the first tile."""
         peak = np.full(queries, row_score.lowest_peak(parameters), dtype=np.int64)
         return cls(peak, np.zeros(queries, np.int64), np.zeros((queries, parameters.head_dim), np.int64))
 
 
-def attention(parameters: UnitParameters, job: Job, q: Integers, k: Integers, v: Integers) -> Integers:
+def attention(parameters: UnitSizes, job: Job, q: Integers, k: Integers, v: Integers) -> Integers:
     """O [queries, D] of Q [queries, D], K and V [keys, D] (integers of W bits), as the unit computes it."""
     rows = accumulated(parameters, job, q, k, v)
     length, factor = reciprocal.model(parameters, rows.total)
     return row_value.model_normalised(parameters, rows.o, length, factor)
 
 
-def accumulated(parameters: UnitParameters, job: Job, q: Integers, k: Integers, v: Integers) -> Rows:
+def accumulated(parameters: UnitSizes, job: Job, q: Integers, k: Integers, v: Integers) -> Rows:
     """What the lanes hold after the last K tile.
 
     Rows don't meet, so all Q tiles that visit a K tile take it at once. Asserts that each sum fits its width.
@@ -56,7 +56,7 @@ def accumulated(parameters: UnitParameters, job: Job, q: Integers, k: Integers, 
     return rows
 
 
-def _visiting(parameters: UnitParameters, job: Job) -> NDArray[np.bool_]:
+def _visiting(parameters: UnitSizes, job: Job) -> NDArray[np.bool_]:
     """[Q tiles, K tiles]; dead tiles are left out, they change nothing."""
     of_queries = visited(parameters, job)
     found = np.zeros((len(of_queries), tiles(job.keys, parameters.cols)), dtype=bool)
@@ -66,7 +66,7 @@ def _visiting(parameters: UnitParameters, job: Job) -> NDArray[np.bool_]:
 
 
 def _take(
-    parameters: UnitParameters, rows: Rows, who: Integers, x: Integers, masked: NDArray[np.bool_], v: Integers
+    parameters: UnitSizes, rows: Rows, who: Integers, x: Integers, masked: NDArray[np.bool_], v: Integers
 ) -> None:
     """One K tile, into the rows `who`: scores `x` and `masked` [who, keys], `v` [keys, D]."""
     before = rows.peak[who]
@@ -87,7 +87,7 @@ def exact_product(a: Integers, b: Integers) -> Integers:
     return a @ b
 
 
-def check_operands(parameters: UnitParameters, *operands: Integers) -> None:
+def check_operands(parameters: UnitSizes, *operands: Integers) -> None:
     """Asserts that integers fit the operand width."""
     half = 1 << (parameters.operand_bits - 1)
     for values in operands:

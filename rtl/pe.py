@@ -10,7 +10,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
-from tilewright.rtl.parameters import clog2
+from tilewright.arch.streaming_unit import clog2
 from tilewright.rtl.shared import place
 
 LATENCY = 3

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from amaranth.lib.wiring import Component
 
-    from tilewright.rtl.parameters import UnitParameters
+    from tilewright.arch.streaming_unit import UnitSizes
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _fields(shape: Any) -> tuple[Field, ...]:  # noqa: ANN401 - whatever Amarant
     return tuple(found)
 
 
-def description(name: str, ports: Ports, parameters: UnitParameters) -> dict[str, Any]:
+def description(name: str, ports: Ports, parameters: UnitSizes) -> dict[str, Any]:
     """Everything that a program needs to connect the unit: module, clock, streams, wires, parameters."""
     return {
         "module": name,

@@ -7,8 +7,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from tilewright.arch.streaming_unit import UnitSizes, clog2
 from tilewright.rtl.delays import askew
-from tilewright.rtl.parameters import UnitParameters, clog2
 
 TILES = 2
 WEIGHT_LATENCY = 1
@@ -24,7 +24,7 @@ class QueryMemory(wiring.Component):
     the last K beat of a Q tile, lets it be overwritten.
     """
 
-    def __init__(self, parameters: UnitParameters) -> None:
+    def __init__(self, parameters: UnitSizes) -> None:
         self.parameters = parameters
         width = parameters.rows * parameters.operand_bits
         super().__init__(

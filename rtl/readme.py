@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from tilewright.rtl.parameters import UnitParameters
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl.ports import Ports, Stream
 from tilewright.rtl.verilog import TOP
 
@@ -19,7 +19,7 @@ _BEATS = {
 
 
 def readme(
-    parameters: UnitParameters, ports: Ports, accelerator: str, heads: int, cycles: int, formula: str
+    parameters: UnitSizes, ports: Ports, accelerator: str, heads: int, cycles: int, formula: str
 ) -> str:
     """Markdown: what the unit is, how to check it, how to connect it, what it costs in cycles."""
     sizes = asdict(parameters)
@@ -39,7 +39,7 @@ def readme(
     )
 
 
-def _row(stream: Stream, parameters: UnitParameters) -> str:
+def _row(stream: Stream, parameters: UnitSizes) -> str:
     meaning = _BEATS.get(stream.name, "").format(rows=parameters.rows, cols=parameters.cols)
     return f"| `{stream.name}` | {_way(stream.is_input)} | {stream.width} | {meaning} |"
 

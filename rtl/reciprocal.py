@@ -13,7 +13,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
-from tilewright.rtl.parameters import GUARD_BITS, UnitParameters, clog2
+from tilewright.arch.streaming_unit import GUARD_BITS, UnitSizes, clog2
 from tilewright.rtl.tokens import sum_token
 
 FACTOR_BITS = 17
@@ -24,19 +24,19 @@ SHIFT_LATENCY = 5
 """Cycles from `sums` to `shift` and `done`: the lane needs the shift one cycle before the factor."""
 
 
-def index_bits(parameters: UnitParameters) -> int:
+def index_bits(parameters: UnitSizes) -> int:
     """Of the table's index (I in the contract)."""
     return 6 if parameters.operand_bits <= 8 else 8
 
 
-def bases(parameters: UnitParameters) -> list[int]:
+def bases(parameters: UnitSizes) -> list[int]:
     """`min(2^17 - 1, round(2^17 / (1 + i / 2^I)))` for i = 0 … 2^I, in integers."""
     steps = 1 << index_bits(parameters)
     top = steps << FACTOR_BITS
     return [min((1 << FACTOR_BITS) - 1, (2 * top + steps + i) // (2 * (steps + i))) for i in range(steps + 1)]
 
 
-def least_length(parameters: UnitParameters) -> int:
+def least_length(parameters: UnitSizes) -> int:
     """Bit length of the smallest sum that is not 0.
 
     A row's last rescale by a > 0 (or its first key) came with a key less than one octave below the new
@@ -50,7 +50,7 @@ def bit_length(values: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.frexp(values.astype(np.float64))[1].astype(np.int64)
 
 
-def model(parameters: UnitParameters, sums: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def model(parameters: UnitSizes, sums: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Bit length b and factor y, about 2^(b + 16) / l, of each sum l; y = 0 where l = 0."""
     width, low = parameters.sum_bits, 16 - index_bits(parameters)
     length = bit_length(sums)
@@ -63,7 +63,7 @@ def model(parameters: UnitParameters, sums: NDArray[np.int64]) -> tuple[NDArray[
     return length, np.where(sums == 0, 0, y)
 
 
-def relative_error(parameters: UnitParameters) -> float:
+def relative_error(parameters: UnitSizes) -> float:
     """The most that y · l / 2^(b + 16) is off 1.
 
     Dropping bits of l: 2^-16; the chord above the curve: 2^(-2I-2); the rounded bases: 2^-17 of y >= 2^16;
@@ -81,7 +81,7 @@ class Reciprocal(wiring.Component):
     0 the shift means nothing.
     """
 
-    def __init__(self, parameters: UnitParameters) -> None:
+    def __init__(self, parameters: UnitSizes) -> None:
         self.parameters = parameters
         super().__init__(
             {
@@ -169,6 +169,6 @@ def leading_one(bits: Value) -> tuple[Value, Value]:
     return below | above, Cat(Mux(above, high, low)[:width] if width else Const(0, 0), above)
 
 
-def shift_bits(parameters: UnitParameters) -> int:
+def shift_bits(parameters: UnitSizes) -> int:
     """Of a sum's bit length less the least one."""
     return max(1, clog2(parameters.sum_bits - least_length(parameters) + 1))

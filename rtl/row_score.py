@@ -9,7 +9,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
-from tilewright.rtl.parameters import LOG_BITS, SCALE_BITS, UnitParameters, clog2
+from tilewright.arch.streaming_unit import LOG_BITS, UnitSizes, clog2
+from tilewright.rtl.parameters import SCALE_BITS
 from tilewright.rtl.tokens import exponential_token, score_token
 
 LATENCY = 4
@@ -20,17 +21,17 @@ MULTIPLIER_BITS = 18
 """Bits of a score that the scale is multiplied with."""
 
 
-def lowest_peak(parameters: UnitParameters) -> int:
+def lowest_peak(parameters: UnitSizes) -> int:
     """The maximum of a row before its first key."""
     return -(1 << (LOG_BITS - 1 - parameters.exponent_fraction_bits))
 
 
-def pre_shift(parameters: UnitParameters) -> int:
+def pre_shift(parameters: UnitSizes) -> int:
     """Low bits of a score dropped before the scale."""
     return max(0, parameters.score_bits - MULTIPLIER_BITS)
 
 
-def model(parameters: UnitParameters, scores: NDArray[np.int64], scale: int) -> NDArray[np.int64]:
+def model(parameters: UnitSizes, scores: NDArray[np.int64], scale: int) -> NDArray[np.int64]:
     """Scores in base 2 with F fraction bits (step 2).
 
     The clamp never binds: |S| <= 2^(SB-2) and scale < 2^16, so that |x| <= 2^14; the hardware has none.
@@ -43,9 +44,7 @@ def model(parameters: UnitParameters, scores: NDArray[np.int64], scale: int) -> 
     return np.clip(x, -limit, limit)
 
 
-def model_peak(
-    parameters: UnitParameters, x: NDArray[np.int64], masked: NDArray[np.bool_]
-) -> NDArray[np.int64]:
+def model_peak(parameters: UnitSizes, x: NDArray[np.int64], masked: NDArray[np.bool_]) -> NDArray[np.int64]:
     """The maximum over the last axis of the unmasked `x`, rounded up; `lowest_peak` if all are masked."""
     fraction = parameters.exponent_fraction_bits
     up = (x + (1 << fraction) - 1) >> fraction
@@ -62,7 +61,7 @@ class RowScore(wiring.Component):
     with key 0), `x` and `masked` are the key's, one cycle later.
     """
 
-    def __init__(self, parameters: UnitParameters) -> None:
+    def __init__(self, parameters: UnitSizes) -> None:
         self.parameters = parameters
         super().__init__(
             {

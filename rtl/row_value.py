@@ -11,8 +11,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
+from tilewright.arch.streaming_unit import GUARD_BITS, LOG_BITS, UnitSizes, clog2
 from tilewright.rtl.exponential import Exponential
-from tilewright.rtl.parameters import GUARD_BITS, LOG_BITS, UnitParameters, clog2
 from tilewright.rtl.reciprocal import FACTOR_BITS, shift_bits
 from tilewright.rtl.tokens import exponential_token, sum_token, value_token, weight_token
 
@@ -34,23 +34,21 @@ def within(values: Integers, low: int, stop: int) -> bool:
     return values.size == 0 or low <= int(values.min()) <= int(values.max()) < stop
 
 
-def model_rescale(parameters: UnitParameters, before: Integers, after: Integers) -> Integers:
+def model_rescale(parameters: UnitSizes, before: Integers, after: Integers) -> Integers:
     """The shift a from the maximum `before` a tile to the one `after` it, held at 63."""
     shift = after - before
     assert within(shift, 0, 1 << (LOG_BITS - parameters.exponent_fraction_bits)), "the maximum fell"
     return np.minimum(shift, (1 << RESCALE_BITS) - 1)
 
 
-def model_sum(
-    parameters: UnitParameters, total: Integers, shift: Integers, probabilities: Integers
-) -> Integers:
+def model_sum(parameters: UnitSizes, total: Integers, shift: Integers, probabilities: Integers) -> Integers:
     """The running sums [rows] after a tile of `probabilities` [rows, keys] (step 5)."""
     after = (total >> shift) + (probabilities.sum(axis=1) << GUARD_BITS)
     assert within(after, 0, 1 << parameters.sum_bits), "a running sum overflows"
     return after
 
 
-def model_output(parameters: UnitParameters, o: Integers, shift: Integers, partial: Integers) -> Integers:
+def model_output(parameters: UnitSizes, o: Integers, shift: Integers, partial: Integers) -> Integers:
     """The accumulators [rows, D] after a tile's `partial` sums of p v (step 6)."""
     after = (o >> shift[:, None]) + partial
     limit = 1 << (parameters.output_bits - 1)
@@ -58,7 +56,7 @@ def model_output(parameters: UnitParameters, o: Integers, shift: Integers, parti
     return after
 
 
-def model_normalised(parameters: UnitParameters, o: Integers, length: Integers, factor: Integers) -> Integers:
+def model_normalised(parameters: UnitSizes, o: Integers, length: Integers, factor: Integers) -> Integers:
     """O [rows, D] in W bits, from accumulators and the sums' bit lengths and reciprocals [rows] (step 8)."""
     half = 1 << (parameters.operand_bits - 1)
     aligned = (o << GUARD_BITS) >> np.maximum(length - 8, 0)[:, None]
@@ -80,7 +78,7 @@ class RowValue(wiring.Component):
     pass is kept twice, by tile parity.
     """
 
-    def __init__(self, parameters: UnitParameters) -> None:
+    def __init__(self, parameters: UnitSizes) -> None:
         self.parameters = parameters
         p = parameters
         super().__init__(

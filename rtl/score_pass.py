@@ -6,8 +6,8 @@ from amaranth.hdl import Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from tilewright.arch.streaming_unit import UnitSizes, clog2
 from tilewright.rtl.delays import chain
-from tilewright.rtl.parameters import UnitParameters, clog2
 from tilewright.rtl.sequencer import tile_layout
 from tilewright.rtl.tokens import bound_bits, score_token
 
@@ -27,7 +27,7 @@ class ScorePass(wiring.Component):
     tile) are of the cycle of the beat; the tile is popped with its last beat.
     """
 
-    def __init__(self, parameters: UnitParameters) -> None:
+    def __init__(self, parameters: UnitSizes) -> None:
         self.parameters = parameters
         super().__init__(
             {

@@ -7,13 +7,14 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
-from tilewright.rtl.parameters import SCALE_BITS, TILE_FIFO_DEPTH, WORD_TILES, UnitParameters, clog2
+from tilewright.arch.streaming_unit import UnitSizes, clog2
+from tilewright.rtl.parameters import SCALE_BITS, TILE_FIFO_DEPTH, WORD_TILES
 
 TILE_LATENCY = 1
 """Cycles from the push of a tile to its being seen at `tiles`."""
 
 
-def command_layout(parameters: UnitParameters) -> data.StructLayout:
+def command_layout(parameters: UnitSizes) -> data.StructLayout:
     """One job. `low` and `high` go from -max_keys to max_keys; what lies beyond means the same as these."""
     count = unsigned(parameters.max_keys.bit_length())
     bound = signed(count.width + 1)
@@ -29,17 +30,17 @@ def command_layout(parameters: UnitParameters) -> data.StructLayout:
     )
 
 
-def position_shape(parameters: UnitParameters) -> Shape:
+def position_shape(parameters: UnitSizes) -> Shape:
     """Of `i0 + low` and `i0 + high`: a bound moved by up to `max_keys` queries and two Q tiles."""
     return signed((2 * parameters.max_keys + 2 * parameters.rows).bit_length() + 1)
 
 
-def index_shape(parameters: UnitParameters) -> Shape:
+def index_shape(parameters: UnitSizes) -> Shape:
     """Of the number of a K tile."""
     return unsigned(max(1, clog2(-(-parameters.max_keys // parameters.cols))))
 
 
-def tile_layout(parameters: UnitParameters) -> data.StructLayout:
+def tile_layout(parameters: UnitSizes) -> data.StructLayout:
     """A tile to visit: `i0 + low`, `i0 + high`, its number, place in its Q tile, whether all is masked."""
     position = position_shape(parameters)
     return data.StructLayout(
@@ -63,7 +64,7 @@ class Sequencer(wiring.Component):
     would be taken.
     """
 
-    def __init__(self, parameters: UnitParameters) -> None:
+    def __init__(self, parameters: UnitSizes) -> None:
         self.parameters = parameters
         count = unsigned(parameters.max_keys.bit_length())
         super().__init__(

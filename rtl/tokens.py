@@ -11,15 +11,15 @@ from __future__ import annotations
 from amaranth.hdl import signed
 from amaranth.lib import data
 
-from tilewright.rtl.parameters import UnitParameters, clog2
+from tilewright.arch.streaming_unit import UnitSizes, clog2
 
 
-def bound_bits(parameters: UnitParameters) -> int:
+def bound_bits(parameters: UnitSizes) -> int:
     """Signed bits of a local bound of the mask: from -R to C + R - 1."""
     return clog2(parameters.cols + parameters.rows) + 1
 
 
-def score_token(parameters: UnitParameters) -> data.StructLayout:
+def score_token(parameters: UnitSizes) -> data.StructLayout:
     """With each K beat, in cycle a + C + 2 (one before its sum is at row 0's right edge).
 
     `key` c and `bank` say where the score goes. Key c of row r is attended iff `low + r <= c < high + r` and
@@ -41,7 +41,7 @@ def score_token(parameters: UnitParameters) -> data.StructLayout:
     )
 
 
-def exponential_token(parameters: UnitParameters) -> data.StructLayout:
+def exponential_token(parameters: UnitSizes) -> data.StructLayout:
     """For key c of a tile in cycle e + c, C cycles in a row.
 
     `first` and `last` (constant over the pass) say whether the tile is the first or the last of its Q tile,
@@ -60,12 +60,12 @@ def exponential_token(parameters: UnitParameters) -> data.StructLayout:
     )
 
 
-def weight_token(parameters: UnitParameters) -> data.StructLayout:
+def weight_token(parameters: UnitSizes) -> data.StructLayout:
     """For key c in cycle b(i, 0) + c, C cycles in a row: the lane's weight is out in the next cycle."""
     return data.StructLayout({"valid": 1, "key": clog2(parameters.cols), "parity": 1})
 
 
-def value_token(parameters: UnitParameters) -> data.StructLayout:
+def value_token(parameters: UnitSizes) -> data.StructLayout:
     """With each V beat, in cycle b + C + 1 (two before its sum is at row 0's right edge).
 
     `column` is the column j of the head, `first` whether the tile is the first of its Q tile. The lane

@@ -9,11 +9,12 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl.array import SystolicArray
 from tilewright.rtl.controller import Controller
 from tilewright.rtl.delays import straight
 from tilewright.rtl.lane import Lane
-from tilewright.rtl.parameters import WORD_TILES, UnitParameters
+from tilewright.rtl.parameters import WORD_TILES
 from tilewright.rtl.query_memory import QueryMemory
 from tilewright.rtl.reciprocal import Reciprocal
 from tilewright.rtl.sequencer import Sequencer, command_layout
@@ -26,7 +27,7 @@ class AttentionUnit(wiring.Component):
     `value_active`: a beat enters the array in this cycle; `idle`: a command would be taken.
     """
 
-    def __init__(self, parameters: UnitParameters) -> None:
+    def __init__(self, parameters: UnitSizes) -> None:
         self.parameters = parameters
         row_wide = parameters.rows * parameters.operand_bits
         col_wide = parameters.cols * parameters.operand_bits

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl import job as jobs
 from tilewright.rtl.job import Integers, Job
-from tilewright.rtl.parameters import WORD_TILES, UnitParameters
+from tilewright.rtl.parameters import WORD_TILES
 from tilewright.rtl.ports import Stream
 from tilewright.rtl.streams import Cycles, Simulator, Sink, Source, Trace, Words, pack, to_words, unpack
 
@@ -41,7 +42,7 @@ class UnitRun:
         return self.trace.cycles
 
 
-def random_head(parameters: UnitParameters, job: Job, rng: np.random.Generator) -> Head:
+def random_head(parameters: UnitSizes, job: Job, rng: np.random.Generator) -> Head:
     """A head of uniformly distributed operands."""
     half = 1 << (parameters.operand_bits - 1)
     shapes = [(rows, parameters.head_dim) for rows in (job.queries, job.keys, job.keys)]
@@ -49,7 +50,7 @@ def random_head(parameters: UnitParameters, job: Job, rng: np.random.Generator) 
 
 
 def run_heads(
-    unit: Simulator, parameters: UnitParameters, heads: Sequence[Head], gaps: Gaps | None = None
+    unit: Simulator, parameters: UnitSizes, heads: Sequence[Head], gaps: Gaps | None = None
 ) -> UnitRun:
     """Run `heads` through a unit of these parameters. Raises `StuckError` if it does not finish."""
     sources, sinks = channels(unit.ports.stream("command"), parameters, heads, gaps or {})
@@ -59,7 +60,7 @@ def run_heads(
 
 
 def channels(
-    command: Stream, parameters: UnitParameters, heads: Sequence[Head], gaps: Gaps
+    command: Stream, parameters: UnitSizes, heads: Sequence[Head], gaps: Gaps
 ) -> tuple[dict[str, Source], dict[str, Sink]]:
     """The beats for every stream of the unit; elements that don't matter are drawn at random."""
     filler = np.random.default_rng(0)
@@ -76,7 +77,7 @@ def channels(
     return sources, {"o": Sink(len(payloads["q"]), gaps.get("o", ()))}
 
 
-def output_beats(parameters: UnitParameters, heads: Sequence[Head], outputs: Sequence[Integers]) -> Words:
+def output_beats(parameters: UnitSizes, heads: Sequence[Head], outputs: Sequence[Integers]) -> Words:
     """Payloads of the `o` stream for these outputs; rows beyond a head's last query are 0."""
     beats = []
     for head, output in zip(heads, outputs, strict=True):
@@ -88,13 +89,13 @@ def output_beats(parameters: UnitParameters, heads: Sequence[Head], outputs: Seq
     return pack(np.concatenate(beats), parameters.operand_bits)
 
 
-def _outputs(parameters: UnitParameters, heads: Sequence[Head], beats: Integers) -> list[Integers]:
+def _outputs(parameters: UnitSizes, heads: Sequence[Head], beats: Integers) -> list[Integers]:
     counts = [jobs.tiles(head.job.queries, parameters.rows) * parameters.head_dim for head in heads]
     parts = np.split(beats, np.cumsum(counts)[:-1])
     return [jobs.output(parameters, head.job, part) for head, part in zip(heads, parts, strict=True)]
 
 
-def _command(command: Stream, parameters: UnitParameters, job: Job) -> int:
+def _command(command: Stream, parameters: UnitSizes, job: Job) -> int:
     """The payload of a command beat; bounds further than `max_keys` away mean the same as those."""
     values = job.command
     for bound in ("low", "high"):

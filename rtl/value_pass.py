@@ -6,9 +6,9 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl.delays import chain
 from tilewright.rtl.exponential_pass import PROBABILITY_BANKS
-from tilewright.rtl.parameters import UnitParameters
 from tilewright.rtl.tokens import value_token, weight_token
 
 TOKEN_CYCLES = 1
@@ -27,7 +27,7 @@ class ValuePass(wiring.Component):
     beat) are of the cycle of the beat; `column_done` is high when a column of a last tile is complete.
     """
 
-    def __init__(self, parameters: UnitParameters) -> None:
+    def __init__(self, parameters: UnitSizes) -> None:
         self.parameters = parameters
         super().__init__(
             {

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl.accuracy import bound, softmax_attention
 from tilewright.rtl.job import Job, attended, scale_for
 from tilewright.rtl.model import accumulated, attention
-from tilewright.rtl.parameters import UnitParameters
 
 Array = NDArray[np.int64]
-UNIT = UnitParameters(rows=8, cols=16, head_dim=64)
+UNIT = UnitSizes(rows=8, cols=16, head_dim=64)
 
 
-def worst(unit: UnitParameters, job: Job, factor: float, q: Array, k: Array, v: Array) -> tuple[float, float]:
+def worst(unit: UnitSizes, job: Job, factor: float, q: Array, k: Array, v: Array) -> tuple[float, float]:
     """The greatest error, and the greatest part of the bound that a row's error comes to."""
     error = np.abs(attention(unit, job, q, k, v) - softmax_attention(unit, job, factor, q, k, v)).max(axis=1)
     keys = attended(unit, job).sum(axis=1)
@@ -65,7 +65,7 @@ def scored(head_dim: int, scores: list[int]) -> tuple[Array, Array]:
     return np.full((1, head_dim), 127), keys
 
 
-def adversarial(unit: UnitParameters, octaves: float, count: int) -> tuple[float, float]:
+def adversarial(unit: UnitSizes, octaves: float, count: int) -> tuple[float, float]:
     """One key at the top with the smallest V, and `count` keys `octaves` below it with the greatest."""
     factor = 65000 / (np.log2(np.e) * 2.0 ** (unit.exponent_fraction_bits + unit.score_bits))
     per_octave = np.log(2) / factor

@@ -12,8 +12,8 @@ import pytest
 from amaranth.hdl import Elaboratable
 from amaranth.sim import Simulator, SimulatorContext
 
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl.controller import Controller
-from tilewright.rtl.parameters import UnitParameters
 from tilewright.rtl.query_memory import QueryMemory
 
 
@@ -46,7 +46,7 @@ Token = dict[str, int]
 class Model:
     """What happened so far, tile by tile, and from it what may happen in a cycle."""
 
-    parameters: UnitParameters
+    parameters: UnitSizes
     tiles: list[Tile] = field(default_factory=list)
     a: list[list[int]] = field(default_factory=list)
     e: list[int] = field(default_factory=list)
@@ -149,7 +149,7 @@ class Model:
         return not self.tiles[i].last or p.output_columns - before * p.head_dim + returned >= p.head_dim
 
 
-def random_tiles(rng: random.Random, parameters: UnitParameters, count: int) -> list[Tile]:
+def random_tiles(rng: random.Random, parameters: UnitSizes, count: int) -> list[Tile]:
     """Q tiles of a few K tiles each; bounds far away, near, and within."""
     tiles: list[Tile] = []
     while len(tiles) < count:
@@ -188,7 +188,7 @@ def tokens_of(ctx: SimulatorContext, unit: Controller, model: Model, cycle: int)
             assert {key: ctx.get(token[key]) for key in expected} == expected, f"{name} in cycle {cycle}"
 
 
-def compare(parameters: UnitParameters, rng: random.Random, chances: tuple[float, float, float]) -> Model:
+def compare(parameters: UnitSizes, rng: random.Random, chances: tuple[float, float, float]) -> Model:
     """Run both on the same random surroundings until all tiles are through."""
     unit, model = Controller(parameters), Model(parameters)
     tiles = deque(random_tiles(rng, parameters, 14))
@@ -234,16 +234,16 @@ def compare(parameters: UnitParameters, rng: random.Random, chances: tuple[float
 @pytest.mark.parametrize(
     "parameters",
     [
-        UnitParameters(4, 4, head_dim=8, max_keys=64, output_columns=8),
-        UnitParameters(3, 4, head_dim=6, max_keys=64, output_columns=15, score_banks=4),
-        UnitParameters(10, 4, head_dim=4, max_keys=64, output_columns=4),
-        UnitParameters(2, 8, head_dim=5, max_keys=64, output_columns=30),
+        UnitSizes(4, 4, head_dim=8, max_keys=64, output_columns=8),
+        UnitSizes(3, 4, head_dim=6, max_keys=64, output_columns=15, score_banks=4),
+        UnitSizes(10, 4, head_dim=4, max_keys=64, output_columns=4),
+        UnitSizes(2, 8, head_dim=5, max_keys=64, output_columns=30),
     ],
     ids=lambda p: f"{p.rows}x{p.cols}-{p.head_dim}",
 )
 @pytest.mark.parametrize("chances", [(1.0, 1.0, 1.0), (0.9, 0.5, 0.9), (0.7, 0.9, 0.2)], ids=str)
 def test_passes_and_tokens_are_those_of_the_contract(
-    parameters: UnitParameters, chances: tuple[float, float, float]
+    parameters: UnitSizes, chances: tuple[float, float, float]
 ) -> None:
     """Beats, tokens, credit: each in the cycle that the rules give, whoever stalls."""
     rng = random.Random(f"{parameters} {chances}")
@@ -254,7 +254,7 @@ def test_passes_and_tokens_are_those_of_the_contract(
 @pytest.mark.parametrize(("banks", "beats"), [(4, 190), (2, 160)])
 def test_the_longest_pass_or_the_banks_of_scores_set_the_pace(banks: int, beats: int) -> None:
     """8 beats a tile: with 4 banks one in every cycle; with 2, two tiles (16) in HC + C + 7 = 19 cycles."""
-    parameters = UnitParameters(4, 4, head_dim=8, max_keys=64, output_columns=24, score_banks=banks)
+    parameters = UnitSizes(4, 4, head_dim=8, max_keys=64, output_columns=24, score_banks=banks)
     unit = Controller(parameters)
     k, v = [], []
 
@@ -275,7 +275,7 @@ def test_the_longest_pass_or_the_banks_of_scores_set_the_pace(banks: int, beats:
 @pytest.mark.parametrize(("cols", "head_dim"), [(4, 8), (4, 6), (8, 5)])
 def test_q_memory_gives_each_row_its_columns(cols: int, head_dim: int) -> None:
     """After `load` at t, row r's weight at t + 1 + r + c is Q[r, hC + c], 0 beyond D."""
-    parameters = UnitParameters(3, cols, head_dim=head_dim, max_keys=64)
+    parameters = UnitSizes(3, cols, head_dim=head_dim, max_keys=64)
     rng = random.Random(head_dim)
     tiles = [[[rng.randrange(256) for _ in range(3)] for _ in range(head_dim)] for _ in range(4)]
     unit = QueryMemory(parameters)

@@ -13,6 +13,7 @@ from amaranth.lib import data
 from amaranth.lib.fifo import SyncFIFOBuffered
 
 from tilewright.arch.matrix_unit import MatrixUnit
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl import (
     accumulators,
     controller,
@@ -29,12 +30,11 @@ from tilewright.rtl import (
 )
 from tilewright.rtl.exponential import held_table
 from tilewright.rtl.formal import FormalToolError, Harness, Inside, add, check, fits, ones, stable, within
-from tilewright.rtl.parameters import UnitParameters
 from tilewright.rtl.tokens import exponential_token, value_token
 
 pytestmark = pytest.mark.slow
 
-SMALL = UnitParameters(
+SMALL = UnitSizes(
     rows=2,
     cols=4,
     head_dim=6,
@@ -142,7 +142,7 @@ def value_beats(part: ModuleType) -> Harness:
 
 
 def control(
-    controller_part: ModuleType, parameters: UnitParameters = SMALL
+    controller_part: ModuleType, parameters: UnitSizes = SMALL
 ) -> tuple[Harness, Inside, Inside, SyncFIFOBuffered]:
     harness = Harness()
     m = harness.m

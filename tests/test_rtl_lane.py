@@ -12,17 +12,17 @@ from amaranth.lib import data
 from amaranth.sim import Simulator, SimulatorContext
 from numpy.typing import NDArray
 
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl import exponential, reciprocal, row_score
 from tilewright.rtl.exponential import Exponential
 from tilewright.rtl.job import Job, tiles, visited
 from tilewright.rtl.model import attention
-from tilewright.rtl.parameters import UnitParameters
 from tilewright.rtl.reciprocal import Reciprocal
 from tilewright.rtl.row_score import RowScore
 from tilewright.rtl.row_value import RowValue
 
 Array = NDArray[np.int64]
-SMALL = UnitParameters(rows=3, cols=4, head_dim=6)
+SMALL = UnitSizes(rows=3, cols=4, head_dim=6)
 
 
 def simulate(component: Elaboratable, bench: Callable[[SimulatorContext], Awaitable[None]]) -> None:
@@ -128,7 +128,7 @@ def test_the_reciprocal_is_as_good_as_its_table() -> None:
 class Lanes:
     """Rows of both halves and the reciprocal, wired as in the unit; the test plays the arrays."""
 
-    def __init__(self, unit: UnitParameters) -> None:
+    def __init__(self, unit: UnitSizes) -> None:
         self.unit = unit
         self.scores = [RowScore(unit) for _ in range(unit.rows)]
         self.values = [RowValue(unit) for _ in range(unit.rows)]
@@ -174,7 +174,7 @@ class Pass:
     b: list[int]
 
 
-def passes_of(unit: UnitParameters, job: Job, rng: np.random.Generator, stall: float) -> list[Pass]:
+def passes_of(unit: UnitSizes, job: Job, rng: np.random.Generator, stall: float) -> list[Pass]:
     """The contract's times, with V and K beats that come at random times (`stall` cycles late on average)."""
 
     def beats(start: int, count: int) -> list[int]:
@@ -200,7 +200,7 @@ def passes_of(unit: UnitParameters, job: Job, rng: np.random.Generator, stall: f
 Schedule = dict[int, list[tuple[data.View, dict[str, int]]]]
 
 
-def score_tokens(unit: UnitParameters, job: Job, lanes: Lanes, passes: list[Pass], when: Schedule) -> None:
+def score_tokens(unit: UnitSizes, job: Job, lanes: Lanes, passes: list[Pass], when: Schedule) -> None:
     for i, one in enumerate(passes):
         corner = one.q_tile * unit.rows - one.tile * unit.cols
         low, high = (int(np.clip(corner + at, -unit.rows, unit.cols)) for at in (job.low, job.high))
@@ -220,7 +220,7 @@ def score_tokens(unit: UnitParameters, job: Job, lanes: Lanes, passes: list[Pass
             when.setdefault(a + unit.cols + 2, []).append((lanes.scores[0].token, token))
 
 
-def value_tokens(unit: UnitParameters, lanes: Lanes, passes: list[Pass], when: Schedule) -> None:
+def value_tokens(unit: UnitSizes, lanes: Lanes, passes: list[Pass], when: Schedule) -> None:
     lane = lanes.values[0]
     for i, one in enumerate(passes):
         parity = {"valid": 1, "parity": i % 2}
@@ -236,7 +236,7 @@ def value_tokens(unit: UnitParameters, lanes: Lanes, passes: list[Pass], when: S
 class Arrays:
     """Plays both arrays: what is at their right edges, by cycle and row, and nothing a cycle early."""
 
-    def __init__(self, unit: UnitParameters, passes: list[Pass], q: Array, k: Array, v: Array) -> None:
+    def __init__(self, unit: UnitSizes, passes: list[Pass], q: Array, k: Array, v: Array) -> None:
         """`q`, `k` and `v` whole tiles long, `q` and `k` whole chunks wide."""
         self.unit, self.passes, self.v = unit, passes, v
         self.weights = np.zeros((len(passes), unit.rows, unit.cols), dtype=np.int64)
@@ -283,7 +283,7 @@ def whole_tiles(values: Array, size: int, width: int, rng: np.random.Generator) 
     return whole
 
 
-def run_lanes(unit: UnitParameters, job: Job, q: Array, k: Array, v: Array, stall: float, seed: int) -> Array:
+def run_lanes(unit: UnitSizes, job: Job, q: Array, k: Array, v: Array, stall: float, seed: int) -> Array:
     """O [queries, D] at the contract's times; whatever is not wanted at the lanes' inputs is garbage."""
     rng = np.random.default_rng(seed)
     lanes, passes = Lanes(unit), passes_of(unit, job, rng, stall)
@@ -321,10 +321,10 @@ def run_lanes(unit: UnitParameters, job: Job, q: Array, k: Array, v: Array, stal
 
 UNITS = {
     "3x4": SMALL,
-    "2x4, one chunk": UnitParameters(2, 4, 4, probability_bits=4, exponent_fraction_bits=4, max_keys=64),
-    "5x4, 16 bits": UnitParameters(5, 4, 5, 16, 16, exponent_fraction_bits=8, max_keys=256),
-    "4x8, 4 bits, 4 banks": UnitParameters(4, 8, 12, operand_bits=4, score_banks=4),
-    "1x4, 10 fraction bits": UnitParameters(1, 4, 4, probability_bits=12, exponent_fraction_bits=10),
+    "2x4, one chunk": UnitSizes(2, 4, 4, probability_bits=4, exponent_fraction_bits=4, max_keys=64),
+    "5x4, 16 bits": UnitSizes(5, 4, 5, 16, 16, exponent_fraction_bits=8, max_keys=256),
+    "4x8, 4 bits, 4 banks": UnitSizes(4, 8, 12, operand_bits=4, score_banks=4),
+    "1x4, 10 fraction bits": UnitSizes(1, 4, 4, probability_bits=12, exponent_fraction_bits=10),
 }
 
 
@@ -360,7 +360,7 @@ def test_lanes_equal_the_model_at_the_contracts_times(name: str) -> None:
 
 def test_lanes_hold_the_worst_sums() -> None:
     """All operands -2^(W-1) and all N keys at the maximum, where every accumulator is at its edge."""
-    unit = UnitParameters(2, 4, 4, probability_bits=8, max_keys=32)
+    unit = UnitSizes(2, 4, 4, probability_bits=8, max_keys=32)
     q, k, v = (np.full((n, 4), -128) for n in (2, 32, 32))
     job = Job.full(2, 32, 1 << 15)
     assert run_lanes(unit, job, q, k, v, 0.0, 0).tolist() == [[-128] * 4] * 2

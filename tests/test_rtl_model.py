@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.description.errors import InputError
 from tilewright.rtl import row_value
 from tilewright.rtl.job import (
@@ -28,16 +29,15 @@ from tilewright.rtl.job import (
     visited,
 )
 from tilewright.rtl.model import accumulated, attention
-from tilewright.rtl.parameters import UnitParameters
 
 Array = NDArray[np.int64]
-UNIT = UnitParameters(rows=3, cols=4, head_dim=5)
+UNIT = UnitSizes(rows=3, cols=4, head_dim=5)
 
 
 # the contract, one element at a time
 
 
-def scalar_row(unit: UnitParameters, job: Job, i: int, q: Array, k: Array, v: Array) -> list[int]:
+def scalar_row(unit: UnitSizes, job: Job, i: int, q: Array, k: Array, v: Array) -> list[int]:
     """Row i of O, from docs/attention-unit.md in Python's integers, K tile by K tile, visited or not."""
     p_bits, f_bits = unit.probability_bits, unit.exponent_fraction_bits
     pre = max(0, unit.score_bits - 18)
@@ -63,7 +63,7 @@ def scalar_row(unit: UnitParameters, job: Job, i: int, q: Array, k: Array, v: Ar
     return [scalar_result(unit, c, total) for c in o]
 
 
-def scalar_result(unit: UnitParameters, o: int, total: int) -> int:
+def scalar_result(unit: UnitSizes, o: int, total: int) -> int:
     """Steps 7 and 8."""
     if total == 0:
         return 0
@@ -78,7 +78,7 @@ def scalar_result(unit: UnitParameters, o: int, total: int) -> int:
 
 
 UNITS = st.builds(
-    UnitParameters,
+    UnitSizes,
     rows=st.integers(1, 5),
     cols=st.sampled_from([4, 8]),
     head_dim=st.integers(4, 12),
@@ -90,7 +90,7 @@ UNITS = st.builds(
 
 
 @st.composite
-def jobs(draw: st.DrawFn, unit: UnitParameters) -> Job:
+def jobs(draw: st.DrawFn, unit: UnitSizes) -> Job:
     queries, keys = draw(st.integers(1, 9)), draw(st.integers(1, 20))
     low, high = draw(st.integers(-queries - 2, keys + 2)), draw(st.integers(-queries - 2, keys + 2))
     bitmap = None
@@ -102,7 +102,7 @@ def jobs(draw: st.DrawFn, unit: UnitParameters) -> Job:
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[UnitParameters, Job, Array, Array, Array]:
+def cases(draw: st.DrawFn) -> tuple[UnitSizes, Job, Array, Array, Array]:
     unit = draw(UNITS)
     job = draw(jobs(unit))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -113,7 +113,7 @@ def cases(draw: st.DrawFn) -> tuple[UnitParameters, Job, Array, Array, Array]:
 
 @settings(max_examples=150, deadline=None)
 @given(cases())
-def test_the_model_is_the_contract(case: tuple[UnitParameters, Job, Array, Array, Array]) -> None:
+def test_the_model_is_the_contract(case: tuple[UnitSizes, Job, Array, Array, Array]) -> None:
     """For any unit, mask and bitmap, every row is what the contract's page says, element by element."""
     unit, job, q, k, v = case
     expected = [scalar_row(unit, job, i, q, k, v) for i in range(job.queries)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from amaranth.sim import Simulator, SimulatorContext
 
-from tilewright.rtl.parameters import UnitParameters
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl.sequencer import Sequencer
 
 WORD = 16
@@ -54,7 +54,7 @@ class Inputs:
 class Model:
     """The contract's rules: a generator for the states, a queue for the tile FIFO."""
 
-    parameters: UnitParameters
+    parameters: UnitSizes
     fifo: deque[Tile] = field(default_factory=deque)
     at_work: int = 0
     job: Job | None = None
@@ -147,7 +147,7 @@ def words(job: Job) -> list[int]:
     return [word for q_tile in job.bitmap or [] for word in q_tile]
 
 
-def random_job(rng: random.Random, parameters: UnitParameters) -> Job:
+def random_job(rng: random.Random, parameters: UnitSizes) -> Job:
     queries, keys = rng.randint(1, 5 * parameters.rows), rng.randint(1, parameters.max_keys)
     kind = rng.choice(["none", "causal", "window", "any"])
     low, high = -queries, keys
@@ -167,7 +167,7 @@ def random_job(rng: random.Random, parameters: UnitParameters) -> Job:
     return Job(queries, keys, low, high, bitmap, scale=rng.randint(0, 65535))
 
 
-def compare(parameters: UnitParameters, jobs: list[Job], rng: random.Random, readiness: float) -> int:
+def compare(parameters: UnitSizes, jobs: list[Job], rng: random.Random, readiness: float) -> int:
     """Run both, cycle by cycle, on the same random surroundings; return the tiles seen."""
     unit, model = Sequencer(parameters), Model(parameters)
     waiting, bits = deque(jobs), deque(word for job in jobs for word in words(job))
@@ -234,14 +234,14 @@ def compare(parameters: UnitParameters, jobs: list[Job], rng: random.Random, rea
 def test_tiles_and_cycles_are_those_of_the_contract(rows: int, cols: int) -> None:
     """On random jobs, bitmaps and stalls, every output of every cycle is the model's."""
     rng = random.Random(100 * rows + cols)
-    parameters = UnitParameters(rows, cols, head_dim=8, max_keys=300)
+    parameters = UnitSizes(rows, cols, head_dim=8, max_keys=300)
     jobs = [random_job(rng, parameters) for _ in range(12)]
     assert compare(parameters, jobs, rng, readiness=0.6) > 20
 
 
 def test_a_consumer_that_is_always_ready_sees_a_tile_a_cycle() -> None:
     """Command at 0, START 1, WORD 2, SCAN from 3: tile t is pushed at t + 4 and seen at t + 5."""
-    unit = Sequencer(UnitParameters(4, 4, head_dim=8, max_keys=64))
+    unit = Sequencer(UnitSizes(4, 4, head_dim=8, max_keys=64))
     seen: dict[int, int] = {}
 
     async def run(ctx: SimulatorContext) -> None:
@@ -262,7 +262,7 @@ def test_a_consumer_that_is_always_ready_sees_a_tile_a_cycle() -> None:
 
 def test_the_next_command_waits_for_the_last_column() -> None:
     """A command is refused while a Q tile is at work, and taken in the cycle after it closes."""
-    unit = Sequencer(UnitParameters(4, 4, head_dim=8, max_keys=64))
+    unit = Sequencer(UnitSizes(4, 4, head_dim=8, max_keys=64))
 
     async def run(ctx: SimulatorContext) -> None:
         ctx.set(unit.command.payload, Job(4, 4, -4, 4).payload())

@@ -17,7 +17,7 @@ from tilewright.rtl import job as jobs
 from tilewright.rtl.cosim_python import PythonSimulator
 from tilewright.rtl.job import Job
 from tilewright.rtl.model import attention
-from tilewright.rtl.parameters import TILE_FIFO_DEPTH, WORD_TILES, UnitParameters
+from tilewright.rtl.parameters import TILE_FIFO_DEPTH, WORD_TILES
 from tilewright.rtl.unit import AttentionUnit
 from tilewright.rtl.unit_run import Head, UnitRun, random_head, run_heads
 
@@ -48,7 +48,7 @@ class Fifo:
 class Contract:
     """The cycle rules of docs/attention-unit.md, event by event."""
 
-    parameters: UnitParameters
+    parameters: UnitSizes
     gaps: Gaps
 
     def __post_init__(self) -> None:
@@ -155,7 +155,7 @@ class Contract:
         self.o.append(max(entered + 2, ready))
 
 
-def predicted(parameters: UnitParameters, todo: Sequence[Job], gaps: Gaps) -> PredictedRun:
+def predicted(parameters: UnitSizes, todo: Sequence[Job], gaps: Gaps) -> PredictedRun:
     """What `dataflows` says, which was written from the same page."""
 
     def bits(job: Job) -> tuple[int, ...] | None:
@@ -168,7 +168,7 @@ def predicted(parameters: UnitParameters, todo: Sequence[Job], gaps: Gaps) -> Pr
     return cycles(UnitSizes(**asdict(parameters)), same, timing)
 
 
-def check(parameters: UnitParameters, heads: Sequence[Head], gaps: Gaps) -> UnitRun:
+def check(parameters: UnitSizes, heads: Sequence[Head], gaps: Gaps) -> UnitRun:
     """Numbers and the cycle of every beat."""
     run = run_heads(PythonSimulator(lambda: AttentionUnit(parameters)), parameters, heads, gaps)
     contract = Contract(parameters, gaps)
@@ -187,7 +187,7 @@ def check(parameters: UnitParameters, heads: Sequence[Head], gaps: Gaps) -> Unit
     return run
 
 
-def random_job(parameters: UnitParameters, rng: np.random.Generator) -> Job:
+def random_job(parameters: UnitSizes, rng: np.random.Generator) -> Job:
     """Any mask, few tiles."""
     queries, keys = int(rng.integers(1, 3 * parameters.rows)), int(rng.integers(1, parameters.max_keys + 1))
     scale = int(rng.integers(0, 1 << 16)) >> int(rng.integers(0, 8))
@@ -207,7 +207,7 @@ def random_job(parameters: UnitParameters, rng: np.random.Generator) -> Job:
     return job
 
 
-def random_gaps(parameters: UnitParameters, heads: Sequence[Head], rng: np.random.Generator) -> Gaps:
+def random_gaps(parameters: UnitSizes, heads: Sequence[Head], rng: np.random.Generator) -> Gaps:
     """Gaps for each stream: none, some, or many."""
     beats = [jobs.streams(parameters, head.job, head.q, head.k, head.v) for head in heads]
     counts = {
@@ -227,18 +227,18 @@ def random_gaps(parameters: UnitParameters, heads: Sequence[Head], rng: np.rando
 
 
 SHAPES = [
-    UnitParameters(4, 4, head_dim=8, max_keys=48, output_columns=8),
-    UnitParameters(3, 4, head_dim=6, max_keys=40, output_columns=10, operand_bits=4, score_banks=4),
-    UnitParameters(8, 4, head_dim=4, max_keys=32, output_columns=16, operand_bits=16, fifo_depth=2),
-    UnitParameters(4, 8, head_dim=5, max_keys=48, output_columns=5, probability_bits=16),
-    UnitParameters(4, 8, head_dim=16, max_keys=64, output_columns=40, exponent_fraction_bits=10),
-    UnitParameters(1, 4, head_dim=13, max_keys=64, output_columns=13, exponent_fraction_bits=4),
+    UnitSizes(4, 4, head_dim=8, max_keys=48, output_columns=8),
+    UnitSizes(3, 4, head_dim=6, max_keys=40, output_columns=10, operand_bits=4, score_banks=4),
+    UnitSizes(8, 4, head_dim=4, max_keys=32, output_columns=16, operand_bits=16, fifo_depth=2),
+    UnitSizes(4, 8, head_dim=5, max_keys=48, output_columns=5, probability_bits=16),
+    UnitSizes(4, 8, head_dim=16, max_keys=64, output_columns=40, exponent_fraction_bits=10),
+    UnitSizes(1, 4, head_dim=13, max_keys=64, output_columns=13, exponent_fraction_bits=4),
 ]
 
 
 @pytest.mark.parametrize("parameters", SHAPES, ids=lambda p: f"{p.rows}x{p.cols}-{p.head_dim}")
 @pytest.mark.parametrize("stalls", [False, True], ids=["ideal", "stalled"])
-def test_numbers_and_cycles(parameters: UnitParameters, stalls: bool) -> None:
+def test_numbers_and_cycles(parameters: UnitSizes, stalls: bool) -> None:
     """Random jobs back to back: every result, and the cycle of every beat of every stream."""
     rng = np.random.default_rng(parameters.rows * 100 + parameters.head_dim)
     heads = [random_head(parameters, random_job(parameters, rng), rng) for _ in range(3)]
@@ -248,7 +248,7 @@ def test_numbers_and_cycles(parameters: UnitParameters, stalls: bool) -> None:
 @pytest.mark.parametrize("operand_bits", [4, 8, 16])
 def test_numbers_at_the_edge(operand_bits: int) -> None:
     """Operands that are all least, all greatest, or either by chance, at the greatest scale."""
-    parameters = UnitParameters(4, 4, head_dim=8, max_keys=16, output_columns=8, operand_bits=operand_bits)
+    parameters = UnitSizes(4, 4, head_dim=8, max_keys=16, output_columns=8, operand_bits=operand_bits)
     low, high = -(1 << (operand_bits - 1)), (1 << (operand_bits - 1)) - 1
     rng = np.random.default_rng(operand_bits)
     job = Job.full(4, 16, (1 << 16) - 1)

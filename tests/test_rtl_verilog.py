@@ -9,7 +9,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from tilewright.rtl.parameters import UnitParameters
+from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl.unit import AttentionUnit
 from tilewright.rtl.verilog import YosysError, run_yosys, verilog
 
@@ -57,5 +57,5 @@ def test_yosys_errors_are_passed_on() -> None:
 
 def test_equal_parts_are_written_once() -> None:
     """Modules grow with the rows (a lane each), not with the processing elements."""
-    small, large = (verilog(AttentionUnit(UnitParameters(rows=n, cols=n, head_dim=64))) for n in (4, 8))
+    small, large = (verilog(AttentionUnit(UnitSizes(rows=n, cols=n, head_dim=64))) for n in (4, 8))
     assert large.count("\nmodule ") - small.count("\nmodule ") <= 4 * (8 - 4)
