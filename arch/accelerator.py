@@ -18,6 +18,7 @@ from tilewright.arch.scaling import uncovered
 from tilewright.arch.sparse import AttentionUnit
 from tilewright.arch.streaming_unit import Streaming, unit_sizes
 from tilewright.arch.technology_tables import Tables
+from tilewright.description.documented import Name
 from tilewright.description.errors import InputError, Problem
 
 ElementType = Literal["int4", "int8", "int16", "int32", "fp8", "fp16", "bf16", "fp32"]
@@ -196,6 +197,9 @@ class Mapper(Block):
 
     effort: Annotated[int, Field(ge=0, le=6)] = 3
     """Each level tries all the tilings of the level below and more."""
+    slack: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of a matmul's least cycles that may be given away for fewer bytes from and to DRAM. At 0 cycles
+    come first and bytes decide among equals; above, a larger machine may be slower by as much."""
     resident_fractions: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = (0.0, 0.5, 0.75)
     """Shares of each buffer to try for keeping whole tensors between operators; the rest holds tiles."""
     attention: Annotated[tuple[AttentionOrder, ...], Field(min_length=1)] = ("unfused",)
@@ -246,7 +250,7 @@ COMPONENTS = (
 class Accelerator(Block):
     """A transformer accelerator: equal cores in lock step, and one memory behind them."""
 
-    name: str
+    name: Name
     """What results call it."""
     description: str = ""
     """A sentence for lists."""

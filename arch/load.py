@@ -29,7 +29,7 @@ def load_accelerator(name_or_path: str | Path, overrides: Sequence[str] = ()) ->
     name = str(name_or_path)
     if isinstance(name_or_path, str) and name in preset_names():
         return _completed(read(Accelerator, preset_text(name), name, overrides), Path())
-    accelerator = read(Accelerator, _file_text(name), name, overrides)
+    accelerator = read(Accelerator, _file_text(name_or_path), name, overrides)
     return _completed(accelerator, Path(name).parent)
 
 
@@ -76,9 +76,10 @@ def to_yaml(accelerator: Accelerator) -> str:
     return dump(accelerator.model_dump(mode="json"))
 
 
-def _file_text(name: str) -> str:
+def _file_text(name_or_path: str | Path) -> str:
+    name = str(name_or_path)
     path = Path(name)
-    looks_like_a_file = path.suffix in _SUFFIXES or len(path.parts) > 1
-    if looks_like_a_file or path.exists():
+    looks_like_a_file = path.suffix in _SUFFIXES or len(path.parts) > 1 or isinstance(name_or_path, Path)
+    if looks_like_a_file or (name and path.exists()):
         return read_text(path)
     raise InputError(f"{unknown_message('accelerator', name, preset_names())}; it is no file either")

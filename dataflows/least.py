@@ -23,13 +23,14 @@ from tilewright.arch.accelerator import Operand as OperandKind
 from tilewright.dataflows.arith import ceil_div
 from tilewright.dataflows.attention_region import jobs_of, sizes_of, streamed_bytes
 from tilewright.dataflows.attention_unit import least_cycles
-from tilewright.dataflows.bounds import tile_quanta, tiles_fit
+from tilewright.dataflows.bounds import tile_quanta
 from tilewright.dataflows.chain_tiling import array_cycles, chain_tilings, chain_traffic
 from tilewright.dataflows.least_traffic import Numbers, Rooms, all_splits, least_traffic
 from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.misfits import misfit
 from tilewright.dataflows.network import network_bytes
 from tilewright.dataflows.program import totals
+from tilewright.dataflows.room import tiles_fit
 from tilewright.dataflows.rowwise import row_tilings, row_traffic
 from tilewright.dataflows.sparse.program import unit_program
 from tilewright.dataflows.specs import (
@@ -147,7 +148,13 @@ class Needs:
     waits: bool = False
     """Whether the first work waits for DRAM."""
     serial: bool = False
-    """Whether loads, work and stores take turns."""
+    """Whether loads, the array's work and stores take turns."""
+    streaming: Numbers = 0
+    """Of `array`, what is left when stationary operands are shifted in while others are loaded."""
+    array_read: int = 0
+    """Of `dram_read`, what the array waits for: loads for the vector unit alone take no turns with it."""
+    vector_serial: bool = False
+    """Whether loads and stores take turns with the vector unit, too."""
 
 
 def cycles(needs: Needs, rates: Rates, credit_bytes: int, prefetch_bytes: int) -> Numbers:
@@ -165,7 +172,11 @@ def cycles(needs: Needs, rates: Rates, credit_bytes: int, prefetch_bytes: int) -
         moved = np.maximum(moved, needs.transfers)
     dma = np.maximum(moved - spared, 0) + rates.prefetch(prefetch_bytes) + end
     if needs.serial:
-        dma = dma + np.maximum(needs.array, vector - begin - end)
+        turns = np.floor(np.asarray((needs.array_read + needs.dram_write) / rates.peak_moved))
+        turns = np.maximum(turns - spared, 0) + rates.prefetch(prefetch_bytes) + end
+        array = np.maximum(array, turns + needs.streaming)
+    if needs.vector_serial:
+        dma = np.maximum(dma, dma + vector - begin - end)
     found = np.maximum(np.maximum(array, vector), np.maximum(dma, max(1, needs.predict)))
     for size, width in zip(needs.ports, rates.widths, strict=False):
         found = np.maximum(found, np.floor(np.asarray(size / width)))
@@ -194,7 +205,7 @@ def _of_matmul(spec: MatmulSpec, machine: Machine, rates: Rates) -> Needs:
     fits = _smallest_fits(spec, machine, rates.array)
     if found is None or not np.any(fits):
         raise misfit(spec, machine)
-    read, written = found
+    read, array_read, written = found
     waits = not all(each.resident or each.early for each in (spec.a, spec.b))
     options = [_array_work(spec, rates.array, cores, split) for split in all_splits(spec, cores)]
     streams = [_streams(spec, machine, rates.array, split) for split in all_splits(spec, cores)]
@@ -218,6 +229,9 @@ def _of_matmul(spec: MatmulSpec, machine: Machine, rates: Rates) -> Needs:
         fits=fits,
         waits=waits,
         serial=machine.slots == 1,
+        streaming=_least([_streaming(spec, rates.array, cores, split) for split in all_splits(spec, cores)]),
+        array_read=array_read,
+        vector_serial=machine.slots == 1 and (written > 0 or _loaded((*spec.sides, *spec.constants)) > 0),
     )
 
 
@@ -231,7 +245,8 @@ def _smallest_fits(spec: MatmulSpec, machine: Machine, array: Array) -> Numbers:
         _, *extents = _shares(spec, machine.cores, split)
         m, k, n = (np.minimum(extent, size) for extent, size in zip(extents, tile_quanta(array), strict=True))
         k = np.minimum(-(-k // group) * group, extents[1])
-        fits = fits | tiles_fit(spec, machine, split, *np.broadcast_arrays(*map(np.atleast_1d, (m, k, n))))
+        tile_m, tile_k, tile_n = np.broadcast_arrays(*map(np.atleast_1d, (m, k, n)))
+        fits = fits | tiles_fit(spec, machine, split, (tile_m, tile_k, tile_n))
     return fits
 
 
@@ -258,6 +273,12 @@ def _array_work(spec: MatmulSpec, array: Array, cores: int, split: Split) -> Num
     tile = tile_cycles(array, m, k, n, structured=spec.structured)
     held_up = np.maximum(tile.preload + tile.shadow - tile.swap, 0)
     return products * (tile.stream + held_up) - held_up
+
+
+def _streaming(spec: MatmulSpec, array: Array, cores: int, split: Split) -> Numbers:
+    """Cycles in which operands enter, however the product is cut."""
+    products, m, k, n = _shares(spec, cores, split)
+    return products * tile_cycles(array, m, k, n, structured=spec.structured).streaming
 
 
 def _streams(spec: MatmulSpec, machine: Machine, array: Array, split: Split) -> list[Numbers]:
@@ -344,7 +365,7 @@ def _of_rows(spec: RowsSpec, machine: Machine) -> Needs:
         link_bytes=links[:2],
         router_bytes=links[2],
         waits=not all(o.resident or o.early for o in operands(spec)),
-        serial=machine.slots == 1 and any(not o.resident for o in spec.inputs),
+        vector_serial=machine.slots == 1 and any(not o.resident for o in spec.inputs),
     )
 
 

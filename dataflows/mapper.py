@@ -19,6 +19,7 @@ from tilewright.dataflows.attention_unit import least_cycles
 from tilewright.dataflows.chain import chain_program
 from tilewright.dataflows.chain_tiling import ChainTiling, chain_bound, chain_tilings, chain_traffic
 from tilewright.dataflows.machine import Machine
+from tilewright.dataflows.matmul import Made
 from tilewright.dataflows.matmul import program as matmul_program
 from tilewright.dataflows.misfits import misfit
 from tilewright.dataflows.program import Program, totals
@@ -92,24 +93,37 @@ def best_mapping(request: Request, machine: Machine, known: Known) -> Mapping:
 
 def _best_matmul(request: Request, spec: MatmulSpec, machine: Machine, known: Known) -> Mapping:
     found = _fitting_matmul(request, spec, machine)
-    best: tuple[tuple[int, float], Mapping] | None = None
     bound = np.concatenate([each.bound for each in found])
     traffic = np.concatenate([each.traffic for each in found])
     owners = np.repeat(np.arange(len(found)), [each.bound.size for each in found])
     starts = np.cumsum([0] + [each.bound.size for each in found])
-    for index in np.lexsort((traffic, bound)):
-        if best is not None and bound[index] >= best[0][0]:
-            break
+
+    made: Made = {}
+
+    def mapped(index: int) -> Mapping:
         owner = int(owners[index])
-        tiling = found[owner].tiling(int(index - starts[owner]))
+        tiling = found[owner].tiling(index - int(starts[owner]))
         mapping = known.get((request, tiling))
         if mapping is None:
-            mapping = _evaluate(request, machine, tiling, matmul_program(spec, machine, tiling))
+            mapping = _evaluate(request, machine, tiling, matmul_program(spec, machine, tiling, made))
             known[request, tiling] = mapping
+        return mapping
+
+    best: tuple[tuple[int, float], Mapping] | None = None
+    for index in np.lexsort((traffic, bound)).tolist():
+        if best is not None and bound[index] >= best[0][0]:
+            break
+        mapping = mapped(index)
         rank = mapping.cycles, float(traffic[index])
         if best is None or rank < best[0]:
             best = rank, mapping
     assert best is not None, "_fitting_matmul found candidates"
+    limit = int(best[1].cycles * (1 + machine.accelerator.mapper.slack))
+    if limit > best[1].cycles:
+        frugal = np.flatnonzero((bound <= limit) & (traffic < best[0][1])).tolist()
+        for index in sorted(frugal, key=lambda each: (traffic[each], bound[each])):
+            if mapped(index).cycles <= limit:
+                return mapped(index)
     return best[1]
 
 

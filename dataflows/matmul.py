@@ -3,33 +3,37 @@
     for b, (m, n) or (n, m), k:   C[b, m, n] += A[b, m, k] B[b, k, n]     one tick per tile
     after the last k:             the element-wise tail on C[b, m, n], then its store
 
-A tile of A or B is loaded when the tick needs another one than the tick before had.
+A tile of A or B is loaded when the tick needs another one than the tick before had, unless it stays on chip
+(see `Tiling`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from math import ceil
 
 from tilewright.dataflows.arith import ceil_div
 from tilewright.dataflows.machine import Machine
-from tilewright.dataflows.program import Program, Tick, merged
+from tilewright.dataflows.program import Program, Tick, Transfer, merged
 from tilewright.dataflows.specs import MatmulSpec
 from tilewright.dataflows.tiles import Moment, Tile, Tiles
-from tilewright.dataflows.tiling import Tiling
+from tilewright.dataflows.tiling import Split, Tiling
+
+Made = dict[tuple[Split, Tile, Moment, tuple[float, float]], Tick]
+"""Ticks of one matmul on one machine that several of its nests have."""
 
 
-def program(spec: MatmulSpec, machine: Machine, tiling: Tiling) -> Program:
-    """The whole loop nest."""
-    return _Nest(spec, machine, tiling).over_batch()
+def program(spec: MatmulSpec, machine: Machine, tiling: Tiling, made: Made | None = None) -> Program:
+    """The whole loop nest. Ticks are taken from those `made` before, and added to them."""
+    return _Nest(spec, machine, tiling, {} if made is None else made).over_batch()
 
 
 class _Nest:
     """Builds the loops from the inside out, each distinct iteration once."""
 
-    def __init__(self, spec: MatmulSpec, machine: Machine, tiling: Tiling) -> None:
-        self.spec, self.machine, self.tiling = spec, machine, tiling
+    def __init__(self, spec: MatmulSpec, machine: Machine, tiling: Tiling, made: Made) -> None:
+        self.spec, self.machine, self.tiling, self.made = spec, machine, tiling, made
         self.tiles = Tiles(spec, machine, tiling.split, machine.operand_slots)
         shape = spec.shape
         self.k_tiles = ceil_div(shape.k, tiling.k)
@@ -37,7 +41,6 @@ class _Nest:
         self.outer = (shape.m, tiling.m) if m_outer else (shape.n, tiling.n)
         self.inner = (shape.n, tiling.n) if m_outer else (shape.m, tiling.m)
         self.outer_tiles, self.inner_tiles = ceil_div(*self.outer), ceil_div(*self.inner)
-        self._tick = lru_cache(maxsize=None)(self._make_tick)
 
     def over_batch(self) -> Program:
         """All products; cores that share out the batch take one each."""
@@ -63,8 +66,9 @@ class _Nest:
 
     def over_k(self, batch: int, first_outer: bool, outer: int, first_inner: bool, inner: int) -> Program:
         """One output tile: its sums over k."""
-        reload_outer = self.k_tiles > 1 or first_inner
-        reload_inner = self.k_tiles > 1 or self.inner_tiles > 1 or first_outer
+        several = self.k_tiles > 1 or self.inner_tiles > 1
+        reload_outer = first_inner or (self.k_tiles > 1 and not self.tiling.outer_stays)
+        reload_inner = first_outer or (several and not self.tiling.inner_stays)
         m_outer = self.tiling.order == "mn"
         loads_a, loads_b = (reload_outer, reload_inner) if m_outer else (reload_inner, reload_outer)
         m, n = (outer, inner) if m_outer else (inner, outer)
@@ -90,12 +94,36 @@ class _Nest:
             runs.append((body(False, True, extent - (tiles - 1) * tile), 1))
         return merged(runs)
 
-    def _make_tick(self, tile: Tile, moment: Moment) -> Tick:
+    def _tick(self, tile: Tile, moment: Moment) -> Tick:
+        key = self.tiling.split, tile, moment, self._stays(tile)
+        tick = self.made.get(key)
+        if tick is None:
+            tick = self.made[key] = self._make_tick(tile, moment, *key[3])
+        return tick
+
+    def _make_tick(self, tile: Tile, moment: Moment, a_times: float, b_times: float) -> Tick:
         tiles = self.tiles
         tick = tiles.streamed(tile, moment)
+        if a_times or b_times:
+            tick = replace(tick, input=_staying(tick.input, a_times), weight=_staying(tick.weight, b_times))
         if not moment.last_k:
             return tick
         return tiles.worked(tick, tile, self.spec.lane_cycles, tiles.tail(tile), tiles.sides(tile))
+
+    def _stays(self, tile: Tile) -> tuple[float, float]:
+        """How many times a tile of A, and one of B, stay on chip together; 0 where ordinary slots do."""
+        shape, tiling = self.spec.shape, self.tiling
+        along_k = shape.k / tile.k
+        outer = along_k if tiling.outer_stays else 0.0
+        if tiling.order == "mn":
+            return outer, along_k * shape.n / tile.n if tiling.inner_stays else 0.0
+        return along_k * shape.m / tile.m if tiling.inner_stays else 0.0, outer
+
+
+def _staying(load: Transfer | None, times: float) -> Transfer | None:
+    if load is None or not times:
+        return load
+    return replace(load, staying_bytes=ceil(load.buffer_bytes * times))
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,9 @@ class Transfer:
     """Bytes times links of the network between cores that they pass."""
     router_bytes: int = 0
     """Bytes times its routers."""
+    staying_bytes: int = 0
+    """Of a load whose tile stays on chip beyond the slots' turn: of all tiles that stay there together. Each
+    has a place of its own, whose last tile was used as many ticks before as there are slots, or more."""
 
     @property
     def busy(self) -> int:
@@ -273,13 +276,13 @@ def totals(program: Program, buffers: int) -> Totals:
 
 def held_bytes(program: Program, buffers: int) -> Ports:
     """Bytes of each buffer that the tiles under way take up at most: two of each load and of each store, or
-    one where ticks are `single`."""
+    one where ticks are `single`; of loads that stay, all that do."""
     held = [0] * buffers
     for tick in _distinct(program):
         moved, slots = [0] * buffers, 1 if tick.single else 2
         for transfer in (*tick.loads, *((tick.store,) if tick.store else ())):
             if transfer.buffer >= 0:
-                moved[transfer.buffer] += slots * transfer.buffer_bytes
+                moved[transfer.buffer] += max(slots * transfer.buffer_bytes, transfer.staying_bytes)
         held = [max(pair) for pair in zip(held, moved, strict=True)]
     return tuple(held)
 

@@ -19,17 +19,26 @@ _SPLITS_BY_EFFORT = (0, 0, 0, 8, 16, 32, 64)
 class Tiling:
     """How a matmul is cut. `m`, `k`, `n` are a tick's sizes over all cores; `split` says which dimension the
     cores share out; `order` names the outer, then the inner loop over output tiles (k is always innermost, so
-    sums never leave the chip half done)."""
+    sums never leave the chip half done).
+
+    Where k is cut, the outer loop's operand (A where m is outer) is loaded anew for each inner tile unless
+    `outer_stays`: then all of it along k stays while the inner tiles pass. With `inner_stays`, the whole of
+    the inner loop's operand stays while the outer tiles pass."""
 
     m: int
     k: int
     n: int
     order: Order
     split: Split
+    outer_stays: bool = False
+    inner_stays: bool = False
 
     def __str__(self) -> str:
+        outer, inner = ("A", "B") if self.order == "mn" else ("B", "A")
+        stays = f", {outer} stays" if self.outer_stays else ""
+        stays += f", all {inner} stays" if self.inner_stays else ""
         shared = f", cores share {self.split}" if self.split != "m" else ""
-        return f"{self.m} x {self.k} x {self.n}, {self.order[0]} outer{shared}"
+        return f"{self.m} x {self.k} x {self.n}, {self.order[0]} outer{stays}{shared}"
 
 
 @lru_cache(maxsize=4096)

@@ -39,14 +39,18 @@ def answers(divisions: Sequence[Schema], columns: Mapping[str, Column]) -> Answe
     (`tilewright.dataflows.estimate.may_be_columns`). `divisions`: all of `tilewright.dataflows.plan.schemas`.
     Raises `InputError` if no tile fits the buffers."""
     rows = len(next(iter(columns.values())))
+    accelerator = Columns(divisions[0].machine, columns).accelerator  # divisions are of one machine
+    energy = EnergyModel(accelerator)
     found: list[dict[str, Column]] = []
     for each in column_estimates(divisions, columns):
-        machines = Columns(each.schema.machine, columns)
-        found.append({key: _column(value, rows) for key, value in _results(each, machines).items()})
+        found.append({key: _column(value, rows) for key, value in _results(each, energy).items()})
+    machine = {key: _column(value, rows) for key, value in _machine_figures(energy).items()}
     chosen = np.argmin(np.stack([each["cycles"] for each in found]), axis=0)
     results = {key: np.stack([each[key] for each in found])[chosen, np.arange(rows)] for key in found[0]}
-    bounded = ("cycles", "latency_s", "energy_j.total", "area_mm2.total")
+    bounded = ("cycles", "latency_s", "energy_j.total")
     bounds = {key: np.min(np.stack([each[key] for each in found]), axis=0) for key in bounded}
+    bounds["area_mm2.total"] = machine["area_mm2.total"]
+    results |= machine
     fits = np.isfinite(results["cycles"])
     results["cycles"] = np.where(fits, results["cycles"], 0).astype(np.int64)
     return Answers(fits, results, bounds)
@@ -56,14 +60,12 @@ def _column(value: Any, rows: int) -> Column:  # noqa: ANN401 - a number or a co
     return np.broadcast_to(np.asarray(value), (rows,))
 
 
-def _results(each: ColumnEstimate, machines: Columns) -> dict[str, Any]:
-    accelerator = machines.accelerator
-    energy = EnergyModel(accelerator)
+def _results(each: ColumnEstimate, energy: EnergyModel) -> dict[str, Any]:
+    accelerator = energy.accelerator
     actions, useful_macs = _actions(each, energy)
     fits = np.isfinite(each.cycles)
     cycles = np.where(fits, each.cycles, 0.0)
     parts = {name: value / ZJ_PER_J for name, value in energy.run_zj(actions, cast(int, cycles)).items()}
-    area, power = energy.area_mm2, peak_power_w(accelerator)
     seconds = each.cycles / (np.asarray(accelerator.clock_mhz) * 1e6)
     total = np.where(fits, sum(parts.values()), np.inf)
     return {
@@ -72,14 +74,22 @@ def _results(each: ColumnEstimate, machines: Columns) -> dict[str, Any]:
         "utilization": useful_macs / (each.cycles * accelerator.macs_per_cycle),
         "energy_j.total": total,
         **{f"energy_j.{name}": value for name, value in parts.items()},
+        "traffic_bytes.dram.read": actions.dram_read_bytes,
+        "traffic_bytes.dram.write": actions.dram_write_bytes,
+    }
+
+
+def _machine_figures(energy: EnergyModel) -> dict[str, Any]:
+    """What does not depend on the work."""
+    accelerator = energy.accelerator
+    area, power = energy.area_mm2, peak_power_w(accelerator)
+    return {
         "area_mm2.total": sum(area.values()),
         **{f"area_mm2.{name}": value for name, value in area.items()},
         "clock_mhz": accelerator.clock_mhz,
         "peak_macs_per_cycle": accelerator.macs_per_cycle,
         "peak_power_w.total": sum(power.values()),
         **{f"peak_power_w.{name}": value for name, value in power.items()},
-        "traffic_bytes.dram.read": actions.dram_read_bytes,
-        "traffic_bytes.dram.write": actions.dram_write_bytes,
     }
 
 

@@ -178,6 +178,16 @@ class Result:
         """Energy over time."""
         return self.energy_j.get("total", 0.0) / self.latency_s if self.cycles else 0.0
 
+    def __repr__(self) -> str:
+        """One line, whatever the size of the workload."""
+        return f"<Result of {self.workload} on {self.accelerator}, {self.fidelity}: {self.cycles:,} cycles>"
+
+    def __str__(self) -> str:
+        """What `tilewright run` prints."""
+        from tilewright.sim import render, summary
+
+        return render.plain_text(summary.summary(self))
+
     def _repr_html_(self) -> str:
         """For notebooks: the key figures and a bar of what the array did."""
         from tilewright.sim import render, summary

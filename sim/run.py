@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
@@ -40,12 +41,20 @@ STEPPED_CYCLES = 2_000_000
 
 @dataclass(frozen=True)
 class Options:
-    """How to run."""
+    """How to run. Raises `InputError` for an unknown fidelity or a seed that is no natural number."""
 
     fidelity: Fidelity = "event"
     seed: int = 0
     fast_forward: bool = True
     trace: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what a caller without a type checker may have got wrong."""
+        if self.fidelity not in get_args(Fidelity):
+            known = ", ".join(get_args(Fidelity))
+            raise InputError(f"fidelity: must be one of {known}, not {self.fidelity!r}")
+        if not isinstance(self.seed, int | np.integer) or self.seed < 0:
+            raise InputError(f"seed: must be an integer of at least 0, not {self.seed!r}")
 
 
 def simulate(graph: OperatorGraph, accelerator: Accelerator, options: Options = Options()) -> Result:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
-from typing import TypeVar, cast, get_type_hints
+from typing import TypeVar, cast, get_args, get_type_hints
 
 from tilewright.description.errors import InputError, Problem
 from tilewright.sim.result import Fidelity, OperatorRow, Result, Traffic
@@ -23,6 +24,8 @@ def load_result(text: str, source: str) -> Result:
         raise InputError(
             Problem(f"not JSON: {error.msg}", source=source, line=error.lineno, column=error.colno)
         ) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets in brackets
+        raise InputError(Problem(f"not a saved result; write one with {_HOW}", source=source)) from error
     if not isinstance(data, dict) or "operators" not in data:
         raise InputError(Problem(f"not a saved result; write one with {_HOW}", source=source))
     try:
@@ -47,9 +50,9 @@ def _result(data: Mapping[str, object]) -> Result:
     return Result(
         accelerator=_typed(data, "accelerator", str),
         workload=_typed(data, "workload", str),
-        fidelity=cast(Fidelity, _typed(data, "fidelity", str)),
+        fidelity=_fidelity(data),
         cycles=_typed(data, "cycles", int),
-        clock_mhz=_number(data["clock_mhz"]),
+        clock_mhz=_clock_mhz(data),
         parameters=_typed(data, "parameters", int),
         macs=_typed(data, "macs", int),
         useful_macs=_typed(data, "useful_macs", int),
@@ -71,13 +74,27 @@ def _result(data: Mapping[str, object]) -> Result:
 
 def _typed(data: Mapping[str, object], key: str, kind: type[_T]) -> _T:
     value = data[key]
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
         raise TypeError(f"{key} is {value!r}")
     return value
 
 
+def _fidelity(data: Mapping[str, object]) -> Fidelity:
+    value = _typed(data, "fidelity", str)
+    if value not in get_args(Fidelity):
+        raise ValueError(f"fidelity is {value!r}")
+    return cast(Fidelity, value)
+
+
+def _clock_mhz(data: Mapping[str, object]) -> float:
+    value = _number(data["clock_mhz"])
+    if value <= 0:
+        raise ValueError(f"clock_mhz is {value!r}")
+    return value
+
+
 def _number(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         raise TypeError(f"{value!r} is not a number")
     return value
 

@@ -15,7 +15,7 @@ from tilewright.dataflows.columns import COLUMNS, Column
 from tilewright.dataflows.estimate import may_be_columns
 from tilewright.dataflows.plan import Schema, schemas
 from tilewright.description.errors import InputError
-from tilewright.explore.suite_runs import description_figures
+from tilewright.explore.evaluation.evaluate import description_figures
 from tilewright.sim.batch import answers
 from tilewright.workloads.graph import OperatorGraph
 

@@ -42,6 +42,8 @@ def test_every_element_is_worked_on_once(data: st.DataObject, cores: int) -> Non
         n=data.draw(st.integers(1, n)),
         order=data.draw(st.sampled_from(["mn", "nm"])),
         split=data.draw(st.sampled_from(["batch", "m", "n"])),
+        outer_stays=data.draw(st.booleans()),
+        inner_stays=data.draw(st.booleans()),
     )
     machine = Machine(tw.load_accelerator("teaching-4x4", [f"cores={cores}"]))
 
@@ -57,8 +59,10 @@ def test_every_element_is_worked_on_once(data: st.DataObject, cores: int) -> Non
     assert sums.dram_write == shape.batch * m * n
     m_tiles, k_tiles, n_tiles = -(-m // tiling.m), -(-k // tiling.k), -(-n // tiling.n)
     m_outer = tiling.order == "mn"
-    a_reads = 1 if k_tiles == 1 and (m_outer or m_tiles == 1) else n_tiles
-    b_reads = 1 if k_tiles == 1 and (not m_outer or n_tiles == 1) else m_tiles
+    outer_once = k_tiles == 1 or tiling.outer_stays
+    inner_once = k_tiles == (n_tiles if m_outer else m_tiles) == 1 or tiling.inner_stays
+    a_reads = 1 if (outer_once if m_outer else inner_once) else n_tiles
+    b_reads = 1 if (inner_once if m_outer else outer_once) else m_tiles
     assert sums.dram_read == shape.batch * (a_reads * m * k + b_reads * k * n)
 
 
