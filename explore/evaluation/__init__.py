@@ -1,0 +1,1 @@
+"""One point or many: what a machine and its work cost."""

@@ -1,0 +1,1 @@
+"""Space files: what a study varies, read and checked."""

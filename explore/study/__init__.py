@@ -1,0 +1,1 @@
+"""Reading a study: rows, fronts, comparisons."""

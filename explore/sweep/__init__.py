@@ -1,0 +1,1 @@
+"""Running a study: which points, where, and what is kept."""

@@ -1,0 +1,1 @@
+"""Suites of measured figures, and what tilewright predicts of them."""
