@@ -21,14 +21,13 @@ from tilewright.rtl.job import Job
 from tilewright.rtl.model import attention
 from tilewright.rtl.ports import Ports, description, ports_of
 from tilewright.rtl.readme import readme
+from tilewright.rtl.replace import MARK, check_replaceable, digests
 from tilewright.rtl.unit import AttentionUnit
 from tilewright.rtl.unit_run import Gaps, channels, output_beats
 from tilewright.rtl.verilog import TOP, verilog
 
 ExpectedCycles = Callable[[Sequence[Job], Gaps], int]
 """Cycles that the simulator says for jobs with these gaps."""
-_MARK = f"{TOP}.json"
-"""File by which a folder of ours is known."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +64,13 @@ def unit_content(
     stimulus, heads = example_stimulus(ports, parameters, expected_cycles)
     texts = {
         f"{TOP}.v": verilog(unit),
-        _MARK: json.dumps(description(TOP, ports, parameters), indent=2) + "\n",
         **bench_files(ports, TOP, stimulus),
         "lint.vlt": (files("tilewright.rtl") / "lint.vlt").read_text(encoding="utf-8"),
         **scripts(ports, parameters),
     }
     texts["README.md"] = readme(parameters, ports, accelerator, heads, stimulus.expected_cycles, formula)
+    described = description(TOP, ports, parameters) | {"files": digests(texts)}
+    texts[MARK] = json.dumps(described, indent=2) + "\n"
     return Content(texts, parameters, stimulus, heads)
 
 
@@ -94,10 +94,11 @@ def example_stimulus(
 
 def write_content(content: Content, directory: Path, *, vcd: bool = False) -> Delivery:
     """Write `content` to `directory`, which appears whole or not at all; one that was written before is
-    replaced. `vcd` adds a waveform of the test bench's run. Raises `InputError` if it can't be written."""
-    target = directory.resolve()
-    _check_replaceable(target)
+    replaced. `vcd` adds a waveform of the test bench's run. Raises `InputError` if it can't be written, or
+    holds other files (`tilewright.rtl.replace`)."""
     try:
+        target = directory.resolve()
+        check_replaceable(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as made:
             part = Path(made) / "new"
@@ -114,20 +115,6 @@ def write_content(content: Content, directory: Path, *, vcd: bool = False) -> De
         raise InputError(f"can't write {directory}: {(error.strerror or str(error)).lower()}") from error
     cycles = content.stimulus.expected_cycles
     return Delivery(directory, tuple(names), content.parameters, content.heads, cycles)
-
-
-def _check_replaceable(target: Path) -> None:
-    if not target.exists():
-        return
-    if not target.is_dir():
-        raise InputError(f"can't write {target}: it is no directory")
-    if any(target.iterdir()) and not (target / _MARK).is_file():
-        raise InputError(
-            f"{target} holds other files than a unit's ({_MARK} is missing), which would be lost: "
-            "name a new or an empty directory"
-        )
-    if Path.cwd().is_relative_to(target):
-        raise InputError(f"{target} would be replaced and is the working directory: name another one")
 
 
 def _write_waveform(content: Content, path: Path) -> None:

@@ -7,6 +7,7 @@ process of its own in the folder and leaves its log there. Same input, same byte
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -23,12 +24,16 @@ from tilewright.rtl.verilog import TOP
 
 TARGET_MHZ = 120.0
 """Clock that place and route aims at; the one reached is reported, above or below."""
+_UTILISATION = re.compile(r"^Info:\s+(\w+):\s*(\d+)/\s*\d+\s+\d+%", re.MULTILINE)
+"""A line of nextpnr's on cells that are used and there."""
 Progress = Callable[[str], None]
 """Is told, now and then, what is being done."""
 
 YOSYS = "import sys; from pyosys import libyosys as y; y.run_pass('script ' + sys.argv[1], y.Design())"
 """Python that runs the Yosys script named by its argument; Yosys ends its process when it fails."""
 _WASM = "import sys; from yowasp_nextpnr_{family} import run_{tool} as run; sys.exit(run(sys.argv[1:]))"
+_FULL = ("Unable to find legal placement", "no BELs remaining", "Failed to expand region")
+"""What nextpnr says of a design that its device has no room for."""
 _STAGES = {
     "Info: Packing": "packing",
     "Info: Placed": "placing",
@@ -88,12 +93,22 @@ class Resources:
         return json.dumps(asdict(self), indent=2) + "\n"
 
 
+class DoesNotFitError(InputError):
+    """The unit is larger than the device."""
+
+    def __init__(self, message: str, resources: Resources) -> None:
+        super().__init__(message)
+        self.resources = resources
+        """As nextpnr packed them, or as synthesis counted them if it is too large even so (LUTs that hold
+        memories come on top); without a clock."""
+
+
 def synthesise(directory: Path, target: str, progress: Progress = lambda _: None) -> Resources:
     """Take the unit in `directory` through the flow for `target`: a family or a device.
 
     Needs what `fpga_scripts.scripts` returns in the folder, beside `attention_unit.v` and `.json`. Writes
-    `resources.TARGET.json`, and for a device the bitstream. Raises InputError if the tools are not installed,
-    the target is unknown, or the unit does not fit; ToolError if a tool fails otherwise.
+    `resources.TARGET.json`, and for a device the bitstream. Raises InputError if the tools are not installed
+    or the target is unknown, DoesNotFitError if the device is too small; ToolError if a tool fails otherwise.
     """
     chosen = target_of(target)
     require_tools(chosen)
@@ -112,14 +127,21 @@ def synthesise(directory: Path, target: str, progress: Progress = lambda _: None
 
 def _placed(directory: Path, target: Target, counted: Mapping[str, int], clock: _Clock) -> Resources:
     family = target.family
-    refuse_what_cannot_fit(target, counted)
+    try:
+        refuse_what_cannot_fit(target, counted)
+    except InputError as error:
+        raise DoesNotFitError(str(error), _synthesised(directory, target, counted)) from None
     code = _WASM.format(family=family, tool=f"nextpnr_{family}")
     log = f"place_{family}.log"
     try:
         _run([code, *place_arguments(target, TARGET_MHZ)], directory, log, clock.stage)
     except ToolError as error:
-        if "Unable to find legal placement" in str(error) or "no BELs remaining" in str(error):
-            raise InputError(_too_large(target, f"{str(error).splitlines()[-1]}")) from error
+        full = [line for line in str(error).splitlines() if any(text in line for text in _FULL)]
+        if full:
+            message = _too_large(target, full[-1].removeprefix("ERROR: "))
+            packed = {**counted, **_packed((directory / log).read_text(encoding="utf-8"))}
+            resources = replace(_resources(directory, target, packed), available=target.available)
+            raise DoesNotFitError(message, resources) from error
         raise
     clock.say("packing the bitstream")
     tool, arguments = pack_arguments(target)
@@ -148,10 +170,21 @@ def _resources(directory: Path, target: Target, cells: Mapping[str, int]) -> Res
     )
 
 
+def _synthesised(directory: Path, target: Target, counted: Mapping[str, int]) -> Resources:
+    """What a device would have to have, as far as synthesis tells."""
+    lut = _needed(target, counted)["lut"]
+    return replace(_resources(directory, target, counted), lut=lut, available=target.available)
+
+
 def _parameters(directory: Path) -> dict[str, int]:
     """Of the unit in `directory`."""
     described = json.loads((directory / f"{TOP}.json").read_text(encoding="utf-8"))
     return dict(described["parameters"])
+
+
+def _packed(log: str) -> dict[str, int]:
+    """Cells by type, of nextpnr's log once it has packed a design."""
+    return {cell: int(used) for cell, used in _UTILISATION.findall(log)}
 
 
 def timing(report: Mapping[str, Any]) -> tuple[float, tuple[str, ...]]:
@@ -193,17 +226,19 @@ def _count(target: Target, cells: Mapping[str, int]) -> dict[Kind, int]:
 
 
 def refuse_what_cannot_fit(target: Target, counted: Mapping[str, int]) -> None:
-    """Raise InputError if the `counted` cells are more than the device has, before place and route.
-
-    LUTs are a lower bound here: those that hold memories come on top.
-    """
-    needed = {**_count(target, counted)}
-    needed["lut"] = sum(counted.get(cell, 0) * weight for cell, weight in _LUTS[target.family].items())
+    """Raise InputError if the `counted` cells are more than the device has, before place and route."""
+    needed = _needed(target, counted)
     for kind in KINDS:
         if needed[kind] > target.available[kind]:
             raise InputError(
                 _too_large(target, f"{needed[kind]:,} of {target.available[kind]:,} {kind.upper()}s")
             )
+
+
+def _needed(target: Target, counted: Mapping[str, int]) -> dict[Kind, int]:
+    """Resources of cells after synthesis. LUTs are a lower bound: those that hold memories come on top."""
+    luts = sum(counted.get(cell, 0) * weight for cell, weight in _LUTS[target.family].items())
+    return {**_count(target, counted), "lut": luts}
 
 
 _LUTS = {"ecp5": {"LUT4": 1, "CCU2C": 2}, "ice40": {"SB_LUT4": 1}}

@@ -71,6 +71,14 @@ CELLS: dict[Family, dict[Kind, dict[str, int]]] = {
 """Cells of Yosys and nextpnr that make up a resource, by pattern, and how many of it each is: LUTs also where
 they hold carry chains or small memories; block RAMs of Xilinx in halves (18 kbit)."""
 
+LUT_INPUTS: dict[Family, int] = {"ecp5": 4, "ice40": 4, "xilinx": 6}
+"""Of a family's LUTs."""
+
+
+def short_name(target: str) -> str:
+    """The shortest name of a target: its family's, if it is the device that is meant by it."""
+    return next((family for family, name in FAMILIES.items() if name == target), target)
+
 
 def target_of(name: str) -> Target:
     """The target of that name, or the usual one of a family. Raises InputError, with the closest names."""
