@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from tilewright.api import generate_verilog, load_accelerator, load_workload, simulate, sweep, validate
     from tilewright.arch.accelerator import Accelerator
     from tilewright.description.errors import InputError
-    from tilewright.explore.study import Study
-    from tilewright.explore.validation import Validation
+    from tilewright.explore.study.study import Study
+    from tilewright.explore.validation.validation import Validation
     from tilewright.sim.result import Result
     from tilewright.workloads.graph import OperatorGraph
 
@@ -40,8 +40,8 @@ _HOME = {
     "InputError": "tilewright.description.errors",
     "OperatorGraph": "tilewright.workloads.graph",
     "Result": "tilewright.sim.result",
-    "Study": "tilewright.explore.study",
-    "Validation": "tilewright.explore.validation",
+    "Study": "tilewright.explore.study.study",
+    "Validation": "tilewright.explore.validation.validation",
     "generate_verilog": "tilewright.api",
     "load_accelerator": "tilewright.api",
     "load_workload": "tilewright.api",
@@ -55,3 +55,8 @@ def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'tilewright' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """For completion and `help`: the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from tilewright.description.errors import InputError
+from tilewright.description.names import folder_path
 
 if TYPE_CHECKING:
     from tilewright.arch.accelerator import Accelerator
-    from tilewright.explore.study import Study
-    from tilewright.explore.validation import Validation
+    from tilewright.explore.study.study import Study
+    from tilewright.explore.validation.validation import Validation
     from tilewright.rtl.deliver import Delivery
     from tilewright.sim.result import Fidelity, Result
     from tilewright.workloads.graph import OperatorGraph
@@ -22,26 +25,36 @@ def load_accelerator(name_or_path: str | Path, overrides: Sequence[str] = ()) ->
     """
     from tilewright.arch import load
 
-    return load.load_accelerator(*expand_point(name_or_path, overrides))
+    return load.load_accelerator(*expand_point(name_or_path, _checked(overrides)))
 
 
 def expand_point(name_or_path: str | Path, overrides: Sequence[str] = ()) -> tuple[str | Path, list[str]]:
     """What `STUDY@POINT` stands for: an accelerator's name and overrides; any other name stays as it is."""
     if not isinstance(name_or_path, str) or "@" not in name_or_path:
         return name_or_path, list(overrides)
-    from tilewright.explore.study import expand_accelerator
+    from tilewright.explore.study.study import expand_accelerator
 
     return expand_accelerator(name_or_path, overrides)
 
 
 def load_workload(name_or_path: str | Path, overrides: Sequence[str] = ()) -> OperatorGraph:
-    """A preset, a YAML file, a Hugging Face `config.json` or a GEMM topology CSV, lowered to operators.
+    """A preset, a YAML file, a Hugging Face `config.json`, an ONNX file or a SCALE-Sim CSV, as operators.
 
-    `overrides` are dotted keys into the description, such as `seq=512`. Raises `InputError`.
+    `overrides` are dotted keys into the description, such as `seq=512`. Or what a point of a study was run
+    with: `STUDY@BEST` and so on, as in `load_accelerator`. Raises `InputError`.
     """
     from tilewright.workloads import load
 
-    return load.load_workload(name_or_path, overrides)
+    return load.load_workload(*expand_work(name_or_path, _checked(overrides)))
+
+
+def expand_work(name_or_path: str | Path, overrides: Sequence[str] = ()) -> tuple[str | Path, list[str]]:
+    """What `STUDY@POINT` stands for where a workload is asked for; any other name stays as it is."""
+    if not isinstance(name_or_path, str) or "@" not in name_or_path:
+        return name_or_path, list(overrides)
+    from tilewright.explore.study.study import expand_workload
+
+    return expand_workload(name_or_path, overrides)
 
 
 def simulate(
@@ -60,6 +73,8 @@ def simulate(
     """
     from tilewright.sim import run
 
+    _check(accelerator, "load_accelerator")
+    _check(workload, "load_workload")
     return run.simulate(workload, accelerator, run.Options(fidelity, seed, fast_forward, trace))
 
 
@@ -68,8 +83,9 @@ def validate(*suites: str | Path, jobs: int = 1) -> Validation:
 
     Without any, all shipped suites. `jobs` processes share the runs. Raises `InputError` for a bad suite.
     """
-    from tilewright.explore import validation
+    from tilewright.explore.validation import validation
 
+    _check_jobs(jobs)
     return validation.validate(suites, jobs)
 
 
@@ -88,11 +104,13 @@ def sweep(
     a Dask cluster (a scheduler's address, or a cluster's YAML file) do the work. A point that fails is a row
     with its error. Raises `InputError`.
     """
-    from tilewright.explore.space_load import load_space
-    from tilewright.explore.study import Study
-    from tilewright.explore.sweep import sweep
+    from tilewright.explore.space.load import load_space
+    from tilewright.explore.study.study import Study
+    from tilewright.explore.sweep.sweep import sweep
 
-    sweep(load_space(space, overrides), Path(out), jobs=jobs, dask=dask, retry_failed=retry_failed)
+    _check_jobs(jobs)
+    folder = folder_path(out)
+    sweep(load_space(space, _checked(overrides)), folder, jobs=jobs, dask=dask, retry_failed=retry_failed)
     return Study(out)
 
 
@@ -100,9 +118,38 @@ def generate_verilog(accelerator: Accelerator, directory: str | Path, *, vcd: bo
     """Write the Verilog of an accelerator's streaming attention unit, with a test bench and FPGA scripts.
 
     `directory` appears whole or not at all, and replaces one that was written before; `vcd` adds a waveform
-    of the test bench's run. Raises `InputError` for an accelerator without such a unit.
+    of the test bench's run. Raises `InputError` for an accelerator without such a unit, and where files would
+    be lost that were added to the directory or changed.
     """
     from tilewright.explore import unit_rtl
     from tilewright.rtl.deliver import write_content
 
-    return write_content(unit_rtl.content(accelerator), Path(directory), vcd=vcd)
+    _check(accelerator, "load_accelerator")
+    return write_content(unit_rtl.content(accelerator), folder_path(directory), vcd=vcd)
+
+
+def _check(described: object, loader: Literal["load_accelerator", "load_workload"]) -> None:
+    """Raise `InputError` unless `described` is what `loader` returns: names are not looked up here."""
+    from tilewright.arch.accelerator import Accelerator
+    from tilewright.workloads.graph import OperatorGraph
+
+    wanted = Accelerator if loader == "load_accelerator" else OperatorGraph
+    if not isinstance(described, wanted):
+        named = isinstance(described, str | Path)
+        given = repr(described) if named else f"of type {type(described).__name__}"
+        raise InputError(f"expected what {loader} returns, not {given}")
+
+
+def _checked(overrides: Sequence[str]) -> list[str]:
+    """`overrides` as a list. Raises `InputError` for one string, or for what holds something else."""
+    if isinstance(overrides, str | Mapping):
+        raise InputError(f"overrides: must be a list of 'KEY=VALUE', not {overrides!r}")
+    for each in (found := list(overrides)):
+        if not isinstance(each, str):
+            raise InputError(f"overrides: must be a list of 'KEY=VALUE', not of {each!r}")
+    return found
+
+
+def _check_jobs(jobs: int | None) -> None:
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs: must be at least 1, not {jobs}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import NoReturn
+
+from tilewright.cli.output import note, open_streams
 
 
 class ExitCode(IntEnum):
@@ -28,6 +31,7 @@ class ExitCode(IntEnum):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line on `arguments` (by default the program's own) and exit with an `ExitCode`."""
+    open_streams()
     code = execute(arguments)
     if code == ExitCode.INTERRUPTED:
         # where an interrupt passed through C code, Python would end by the signal instead of with the code
@@ -46,16 +50,19 @@ def execute(arguments: Sequence[str] | None = None) -> int:
         app(args=None if arguments is None else list(arguments), prog_name="tilewright")
     except SystemExit as stop:
         if stop.code == ExitCode.INTERRUPTED:
-            _say("interrupted")
+            note("interrupted")
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:  # before the application could turn it into an exit code
-        _say("interrupted")
+        note("interrupted")
         return ExitCode.INTERRUPTED
     except InputError as error:
         for problem in error.problems:
-            _say(f"error: {problem}")
+            note(f"error: {problem}")
         return ExitCode.BAD_INPUT
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            note("error: can't write: no space left on device")
+            return ExitCode.BAD_INPUT
         return _internal_error(error)
     return ExitCode.OK
 
@@ -66,9 +73,5 @@ def _internal_error(error: Exception) -> ExitCode:
 
         traceback.print_exception(error)
     summary = " ".join(str(error).split())
-    _say(f"internal error: {type(error).__name__}: {summary}; run with TILEWRIGHT_DEBUG=1 for the traceback")
+    note(f"internal error: {type(error).__name__}: {summary}; run with TILEWRIGHT_DEBUG=1 for the traceback")
     return ExitCode.INTERNAL_ERROR
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)

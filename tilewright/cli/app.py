@@ -110,8 +110,8 @@ app.command(
 app.command(
     "rtl",
     epilog=examples(
-        "tilewright rtl attention-unit -o build/",
         "tilewright rtl attention-unit-8x8 -o build/ --bench --synth ecp5",
+        "tilewright rtl study@front -o build/ --synth ecp5",
     ),
 )(rtl_command)
 app.command(

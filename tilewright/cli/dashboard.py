@@ -21,8 +21,8 @@ def dashboard_command(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8050,
 ) -> None:
     """Serve a sweep's figures to a browser, live while it runs."""
-    from tilewright.explore.dashboard import LiveStudy, make_app, serve
-    from tilewright.explore.study_open import open_view, stamp
+    from tilewright.explore.pages.dashboard import LiveStudy, make_app, serve
+    from tilewright.explore.study.opened import open_view, stamp
 
     study = LiveStudy(lambda: open_view(directory), lambda: stamp(directory))
     study.view()  # a folder without a study is told before anything is served

@@ -165,9 +165,9 @@ def schema_command(
     elif what is Described.WORKLOAD:
         from tilewright.workloads.load import workload_schema as schema
     elif what is Described.SPACE:
-        from tilewright.explore.space import space_schema as schema
+        from tilewright.explore.space.schema import space_schema as schema
     else:
-        from tilewright.explore.suite import suite_schema as schema
+        from tilewright.explore.validation.suite import suite_schema as schema
     write_stdout(json.dumps(schema(), indent=2, ensure_ascii=False) + "\n")
 
 
@@ -223,7 +223,7 @@ def _kind_of(name: str) -> Literal["accelerator", "workload"]:
     path = Path(name)
     if name in workloads.preset_names() or path.suffix in {".json", ".csv", ".onnx"}:
         return "workload"
-    if path.suffix in {".yaml", ".yml"} or path.exists():
+    if path.suffix in {".yaml", ".yml"} or (name and path.exists()):
         return "workload" if re.search(r"^family\s*:", read_text(name), re.MULTILINE) else "accelerator"
     hint = closest(name, (*arch.preset_names(), *workloads.preset_names()))
     raise InputError(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from tilewright.description.errors import InputError
 
@@ -19,16 +20,38 @@ def write_stdout(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        # What Python would flush at exit must go somewhere, or it complains again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up(sys.stdout)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up(sys.stdout)
         raise InputError(f"can't write to stdout: {_reason(error)}") from error
 
 
 def note(text: str) -> None:
-    """Say something that is not data."""
-    print(text, file=sys.stderr)
+    """Say something that is not data. Where nobody can hear it, the work goes on."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        _give_up(sys.stderr)
+
+
+def open_streams() -> None:
+    """Make standard streams that the caller has closed (`>&-`) lead nowhere, as files opened later would get
+    their numbers; and have characters that an encoding lacks written as `?`."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest number that is free
+            mode = "w" if number else "r"
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+        stream = getattr(sys, name)
+        if number and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _give_up(stream: TextIO) -> None:
+    """What Python would flush at exit must go somewhere, or it complains again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def csv_text(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
@@ -70,7 +93,7 @@ def staged(paths: Sequence[Path | None]) -> Iterator[list[Path | None]]:
     (`InputError`); whatever goes wrong in the block, `paths` are left as they were. What exists and is no
     regular file (`/dev/null`, a pipe) is written directly. None stays None.
     """
-    wanted = [None if path is None else path.resolve() for path in paths]
+    wanted = [None if path is None else _resolved(path) for path in paths]
     named = [path for path in wanted if path is not None]
     if len(set(named)) < len(named):
         raise InputError(f"two outputs go to the same file, {named[0]}")
@@ -88,6 +111,14 @@ def staged(paths: Sequence[Path | None]) -> Iterator[list[Path | None]]:
         for path, part in parts.items():
             if part != path:
                 part.unlink(missing_ok=True)
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, until Python 3.12
+        reason = _reason(error) if isinstance(error, OSError) else "its symbolic links lead in a circle"
+        raise InputError(f"can't write {path}: {reason}") from error
 
 
 def _part(path: Path) -> Path:

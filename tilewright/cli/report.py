@@ -34,7 +34,8 @@ def report_command(
     """Write one self-contained page of figures about a sweep or a result."""
     with staged([output]) as (part,):
         assert part is not None
-        if len(what) == 1 and Path(what[0]).is_dir():
+        if Path(what[0]).is_dir():
+            _refuse_more(what, fidelity, seed, no_fast_forward)
             _write_study(Path(what[0]), part)
         else:
             _write_result(what, fidelity, seed, no_fast_forward, part)
@@ -42,8 +43,8 @@ def report_command(
 
 
 def _write_study(directory: Path, part: Path) -> None:
-    from tilewright.explore.study_open import open_view
-    from tilewright.explore.study_report import write_study_report
+    from tilewright.explore.pages.study_report import write_study_report
+    from tilewright.explore.study.opened import open_view
 
     write_study_report(open_view(directory), part)
 
@@ -51,15 +52,26 @@ def _write_study(directory: Path, part: Path) -> None:
 def _write_result(what: list[str], fidelity: Fidelity, seed: int, no_fast_forward: bool, part: Path) -> None:
     if len(what) == 1:
         result = _saved(what[0])
+        _refuse_more(what, fidelity, seed, no_fast_forward)
     else:
         arch_overrides, workload_overrides = split_overrides(what[2:])
         result = simulated(
             what[0], what[1], arch_overrides, workload_overrides,
             fidelity=fidelity, seed=seed, fast_forward=not no_fast_forward, trace=False,
         )  # fmt: skip
-    from tilewright.explore.report import write_report
+    from tilewright.explore.pages.report import write_report
 
     write_report(result, part)
+
+
+def _refuse_more(what: list[str], fidelity: Fidelity, seed: int, no_fast_forward: bool) -> None:
+    """Raise `InputError` for what has no effect on results that are there."""
+    more = [*what[1:]]
+    more += [f"--fidelity {fidelity.value}"] if fidelity is not Fidelity.EVENT else []
+    more += [f"--seed {seed}"] if seed else []
+    more += ["--no-fast-forward"] if no_fast_forward else []
+    if more:
+        raise InputError(f"{what[0]} holds results, nothing is simulated: leave out {' '.join(more)}")
 
 
 def _saved(name: str) -> Result:

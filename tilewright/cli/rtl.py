@@ -10,31 +10,44 @@ import typer
 
 from tilewright.cli import ExitCode
 from tilewright.cli.output import note, write_stdout
+from tilewright.cli.rtl_builds import Build, builds
 from tilewright.cli.texts import Overrides
 from tilewright.description.errors import InputError
+from tilewright.description.names import folder_path
 from tilewright.description.prefixes import split_overrides
 
 if TYPE_CHECKING:
     from tilewright.rtl.bench_run import VerilogSimulator
     from tilewright.rtl.deliver import Delivery
+    from tilewright.rtl.fpga import Resources
 
 
 def rtl_command(
     accelerator: Annotated[
-        str, typer.Argument(metavar="ACCELERATOR", help="A preset's name or a YAML file.")
+        str,
+        typer.Argument(
+            metavar="ACCELERATOR",
+            help="A preset's name, a YAML file, a study's point (STUDY@BEST), or all units of STUDY@front.",
+        ),
     ],
     overrides: Overrides = None,
     directory: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", metavar="DIR", help="Folder to write; one written before is replaced."
+            "--output",
+            "-o",
+            metavar="DIR",
+            parser=folder_path,
+            help="Folder to write. A unit written there before is replaced, but not if files were added or "
+            "changed.",
         ),
     ] = ...,  # type: ignore[assignment]  # required
     synth: Annotated[
         str | None,
         typer.Option(
             metavar="TARGET",
-            help="Then synthesise, place, route and pack: ecp5, ice40 or xilinx, or a device.",
+            help="Then synthesise, place, route and pack: ecp5, ice40 or xilinx, or a device. What a study's "
+            "unit takes is kept in the study.",
         ),
     ] = None,
     bench: Annotated[
@@ -49,16 +62,32 @@ def rtl_command(
     arch, workload = split_overrides(overrides or [])
     if workload:
         raise InputError(f"override {workload[0]!r} does not fit: Verilog depends on the accelerator alone")
-    from tilewright.api import generate_verilog, load_accelerator
-
-    described = load_accelerator(accelerator, arch)
+    wanted = builds(accelerator, arch, directory, synth)
     simulator = _checked(bench, synth)  # before anything is written
-    delivery = generate_verilog(described, directory, vcd=vcd)
-    write_stdout(_summary(delivery))
-    if simulator is not None:
-        _run_bench(delivery, simulator)
+    failed = False
+    for build in wanted:
+        try:
+            failed |= not _built(build, synth, simulator, vcd=vcd)
+        except InputError as error:
+            if build.alone:
+                raise
+            failed = True
+            note(f"error: {build.title}: {error}")
+    if failed:
+        raise typer.Exit(ExitCode.FAILURES)
+
+
+def _built(build: Build, synth: str | None, simulator: VerilogSimulator | None, *, vcd: bool) -> bool:
+    """Write a unit, and do what else is asked for; whether the test bench passed."""
+    from tilewright.api import generate_verilog
+
+    delivery = generate_verilog(build.accelerator, build.directory, vcd=vcd)
+    write_stdout(f"{build.title}\n" * (not build.alone) + _summary(delivery))
+    if simulator is not None and not _run_bench(delivery, simulator):
+        return False
     if synth is not None:
-        _synthesise(delivery, synth)
+        _synthesise(build, delivery, synth)
+    return True
 
 
 def _checked(bench: bool, synth: str | None) -> VerilogSimulator | None:
@@ -75,13 +104,12 @@ def _checked(bench: bool, synth: str | None) -> VerilogSimulator | None:
     return find_simulator()
 
 
-def _run_bench(delivery: Delivery, simulator: VerilogSimulator) -> None:
+def _run_bench(delivery: Delivery, simulator: VerilogSimulator) -> bool:
     from tilewright.rtl.bench_run import run_bench
 
     done = run_bench(delivery.directory, simulator)
     write_stdout(f"{simulator.title}: {done.said}\n")
-    if not done.passed:
-        raise typer.Exit(ExitCode.FAILURES)
+    return done.passed
 
 
 def _summary(delivery: Delivery) -> str:
@@ -94,16 +122,31 @@ def _summary(delivery: Delivery) -> str:
     )
 
 
-def _synthesise(delivery: Delivery, target: str) -> None:
-    from tilewright.rtl.fpga import ToolError, synthesise
+def _synthesise(build: Build, delivery: Delivery, target: str) -> None:
+    from tilewright.rtl.fpga import DoesNotFitError, ToolError, synthesise
 
     try:
         resources = synthesise(delivery.directory, target, _progress)
+    except DoesNotFitError as error:
+        _end_progress()
+        _keep(build, error.resources, str(error))
+        raise
     except ToolError as error:
         raise InputError(f"{target}: {error}; the logs are in {delivery.directory}") from error
     finally:
         _end_progress()
     write_stdout("".join(f"{line}\n" for line in resources.lines()))
+    _keep(build, resources)
+
+
+def _keep(build: Build, resources: Resources, refused: str = "") -> None:
+    """Of a study's point, what was measured."""
+    if build.study is None:
+        return
+    from tilewright.explore.study.fpga import keep_fpga
+
+    keep_fpga(build.study, resources, build.command, refused)
+    note(f"kept in {build.study}, for all its points that have this unit")
 
 
 def _progress(text: str) -> None:

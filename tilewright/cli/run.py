@@ -27,13 +27,17 @@ if TYPE_CHECKING:
 
 def run_command(
     accelerator: Annotated[
-        str, typer.Argument(metavar="ACCELERATOR", help="A preset's name or a YAML file.")
+        str,
+        typer.Argument(
+            metavar="ACCELERATOR", help="A preset's name, a YAML file or a study's point (STUDY@BEST)."
+        ),
     ],
     workload: Annotated[
         str,
         typer.Argument(
             metavar="WORKLOAD",
-            help="A preset's name, a YAML file, a Hugging Face config.json, an ONNX file or a SCALE-Sim CSV.",
+            help="A preset's name, a YAML file, a Hugging Face config.json, an ONNX file, a SCALE-Sim CSV, "
+            "or what a study's point ran (STUDY@BEST).",
         ),
     ],
     overrides: Overrides = None,
@@ -112,12 +116,12 @@ def _resolved(
     accelerator: str, workload: str, arch_overrides: list[str], workload_overrides: list[str]
 ) -> str:
     """Both resolved descriptions, as two documents of one YAML stream."""
-    from tilewright.api import load_accelerator
+    from tilewright.api import expand_work, load_accelerator
     from tilewright.arch import load as arch
     from tilewright.workloads import load as workloads
 
     accelerator_yaml = arch.to_yaml(load_accelerator(accelerator, arch_overrides))
-    workload_yaml = workloads.to_yaml(workloads.describe_workload(workload, workload_overrides))
+    workload_yaml = workloads.to_yaml(workloads.describe_workload(*expand_work(workload, workload_overrides)))
     return f"# accelerator\n{accelerator_yaml.rstrip()}\n---\n# workload\n{workload_yaml.rstrip()}\n"
 
 
@@ -127,7 +131,7 @@ def _write_files(result: Result, trace: Path | None, report: Path | None) -> Non
 
         write_trace(result, trace)
     if report is not None:
-        from tilewright.explore.report import write_report
+        from tilewright.explore.pages.report import write_report
 
         write_report(result, report)
 

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -16,13 +16,14 @@ import typer
 
 from tilewright.cli import ExitCode
 from tilewright.cli.output import columns_text, csv_text, note, staged, write_stdout
-from tilewright.cli.texts import Format, FormatOption
+from tilewright.cli.texts import Format, FormatOption, counted
 from tilewright.description.errors import InputError
+from tilewright.description.names import folder_path
 
 if TYPE_CHECKING:
-    from tilewright.explore.plan_sweep import Forecast
-    from tilewright.explore.study import Study
-    from tilewright.explore.sweep import Progress, Summary
+    from tilewright.explore.study.study import Study
+    from tilewright.explore.sweep.plan import Forecast
+    from tilewright.explore.sweep.sweep import Progress, Summary
 
 SHOWN = 20
 """Points of the front in the table."""
@@ -31,7 +32,10 @@ QUIET_S = 5.0
 """At least, between two lines of progress where stderr is no terminal."""
 
 FolderOption = Annotated[
-    Path, typer.Option("--output", "-o", metavar="DIR", help="The study's folder; the same one resumes.")
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="DIR", parser=folder_path, help="The study's folder; the same one resumes."
+    ),
 ]
 
 
@@ -41,7 +45,8 @@ def sweep_command(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="OVERRIDE", help="arch.KEY=V1,V2 or workload.KEY=V1,V2: a parameter to vary.",
+            metavar="OVERRIDE",
+            help="arch.KEY=V1,V2, workload.KEY=V1,V2 or workload=NAME1,NAME2: a parameter to vary.",
             show_default=False,
         ),
     ] = None,
@@ -63,13 +68,13 @@ def sweep_command(
     """Evaluate the points of a space; the front goes to stdout. Exit code 1 if points failed."""
     if dask is not None and jobs is not None:
         raise InputError("--jobs is for local processes, --dask for those of a cluster: leave one out")
-    from tilewright.explore.space_load import load_space
-    from tilewright.explore.study import Study
-    from tilewright.explore.sweep import sweep
+    from tilewright.explore.space.load import load_space
+    from tilewright.explore.study.study import Study
+    from tilewright.explore.sweep.sweep import sweep
 
     loaded = load_space(space, overrides or ())
     if dry_run:
-        from tilewright.explore.plan_sweep import forecast
+        from tilewright.explore.sweep.plan import forecast
 
         write_stdout(_forecast_text(forecast(loaded, output, retry_failed=retry_failed)))
         return
@@ -83,8 +88,9 @@ def sweep_command(
             note(f"stopped; everything that finished is kept. To go on:\n  {again}")
             raise
     study = Study(output)
-    write_stdout(_front_text(study, output_format))
-    _conclude(summary, study, again)
+    rows = study.front_rows()
+    write_stdout(_front_text(study, rows, output_format))
+    _conclude(summary, study, again, bool(rows))
 
 
 def export_command(
@@ -95,7 +101,7 @@ def export_command(
     ] = None,
 ) -> None:
     """Write all points of a sweep as a table: columns are override keys and result keys."""
-    from tilewright.explore.study import Study
+    from tilewright.explore.study.study import Study
 
     chosen = output_format or _format_of(output)
     study = Study(directory)
@@ -156,23 +162,25 @@ def _command(space: str, output: Path, overrides: Sequence[str], jobs: int | Non
     return shlex.join(words)
 
 
-def _conclude(summary: Summary, study: Study, again: str) -> None:
-    progress = summary.progress
-    kept = progress.done - progress.evaluated
-    note(f"{progress.evaluated:,} points evaluated, {kept:,} known without; study in {study.folder}")
-    if summary.confirmed is not None:
-        bounded, simulated = summary.confirmed
+def _conclude(summary: Summary, study: Study, again: str, has_front: bool) -> None:
+    points, kept = summary.points, summary.points - summary.evaluated
+    note(
+        f"{counted(points)}: {summary.evaluated:,} evaluated, {kept:,} known already; study in {study.folder}"
+    )
+    if summary.climbed is not None:
+        bounded, simulated = summary.climbed.bounded, summary.climbed.simulated
         left = bounded - simulated
-        note(f"ladder: {bounded:,} points bounded, {simulated:,} simulated, {left:,} left out as dominated")
-    if progress.failed:
+        note(f"ladder: {bounded:,} bounded, {simulated:,} simulated, {left:,} can't be on the front")
+    for text in () if has_front else study.unmet():
+        note(f"no point meets the constraint {text!r}")
+    if summary.failed:
         first = next(row for row in study.rows() if row["status"] == "failed")
-        note(f"{progress.failed:,} points failed; the first, point {first['point']}: {first['error']}")
+        note(f"{counted(summary.failed)} failed; the first, point {first['point']}: {first['error']}")
         note(f"to try them again: {again} --retry-failed")
         raise typer.Exit(ExitCode.FAILURES)
 
 
-def _front_text(study: Study, output_format: Format) -> str:
-    rows = study.front_rows()
+def _front_text(study: Study, rows: Sequence[Mapping[str, object]], output_format: Format) -> str:
     names = [each.name for each in study.loaded.space.objectives]
     columns = ["point", *dict.fromkeys(names), *study.parameters]
     cells = [{key: row.get(key) for key in columns} for row in rows]
@@ -181,10 +189,12 @@ def _front_text(study: Study, output_format: Format) -> str:
     if output_format is Format.CSV:
         return csv_text([{key: _cell(value) for key, value in row.items()} for row in cells], columns)
     if not rows:
-        return "no point meets the constraints\n"
+        met = "meets the constraints" if study.loaded.constraints else "has all objectives"
+        return f"front: no point {met}\n"
     shown = [{key: _shown(value) for key, value in row.items()} for row in cells[:SHOWN]]
     more = f"… {len(rows) - SHOWN} more: --format csv lists all\n" if len(rows) > SHOWN else ""
-    return f"front: {len(rows)} points, best {names[0]} first\n" + columns_text(shown, columns[1:]) + more
+    order = f", best {names[0]} first" * (len(rows) > 1)
+    return f"front: {counted(len(rows))}{order}\n" + columns_text(shown, columns[1:]) + more
 
 
 def _shown(value: object) -> object:
@@ -196,7 +206,7 @@ def _shown(value: object) -> object:
 
 
 def _forecast_text(found: Forecast) -> str:
-    lines = [f"{'up to ' if found.chosen_as_it_goes else ''}{found.total:,} points"]
+    lines = [f"{'up to ' if found.chosen_as_it_goes else ''}{counted(found.total)}"]
     lines += [f"  {count:>10,}  {reason}" for reason, count in found.reasons.items() if count]
     if found.seconds is not None:
         lines.append(f"about {_duration(found.seconds)} on one core, by what points took so far")
@@ -243,4 +253,4 @@ class _Lines:
         if progress.evaluated and tenths > self.tenths and now - self.said >= QUIET_S:
             self.tenths, self.said = tenths, now
             failed = f", {progress.failed:,} failed" if progress.failed else ""
-            note(f"{progress.done:,} of {progress.total:,} points{failed}")
+            note(f"{progress.done:,} of {counted(progress.total)}{failed}")

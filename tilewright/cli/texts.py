@@ -13,6 +13,11 @@ def examples(first: str, second: str) -> str:
     return f"\b\nExamples:\n  {first}\n  {second}"
 
 
+def counted(number: int, noun: str = "point") -> str:
+    """`1 point`, `1,200 points`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 class Fidelity(StrEnum):
     """How a run is simulated."""
 

@@ -15,8 +15,8 @@ from tilewright.cli import ExitCode
 from tilewright.cli.output import csv_text, note, write_stdout
 
 if TYPE_CHECKING:
-    from tilewright.explore.suite_runs import Progress
-    from tilewright.explore.validation import Validation
+    from tilewright.explore.validation.runs import Progress
+    from tilewright.explore.validation.validation import Validation
 
 
 class ValidationFormat(StrEnum):
@@ -41,7 +41,7 @@ def validate_command(
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes that share the runs.")] = 1,
 ) -> None:
     """Hold predictions against measured figures; exit code 1 if a suite exceeds its tolerance."""
-    from tilewright.explore.validation import validate
+    from tilewright.explore.validation.validation import validate
 
     with _progress() as progress:
         validation = validate(suites or (), jobs, progress)
@@ -59,7 +59,7 @@ def _formatted(validation: Validation, output_format: ValidationFormat) -> str:
     if output_format is ValidationFormat.CSV:
         rows = validation.rows()
         return csv_text(rows, list(rows[0]))
-    from tilewright.explore.validation_text import markdown, plain_text
+    from tilewright.explore.validation.text import markdown, plain_text
 
     return markdown(validation) if output_format is ValidationFormat.MARKDOWN else plain_text(validation)
 
@@ -80,7 +80,7 @@ def _progress() -> Iterator[Progress | None]:
 
 def suite_rows() -> list[dict[str, object]]:
     """The shipped suites, for `tilewright list suites`."""
-    from tilewright.explore.suite_load import load_suite, suite_names
+    from tilewright.explore.validation.load import load_suite, suite_names
 
     rows: list[dict[str, object]] = []
     for name in suite_names():

@@ -12,10 +12,32 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
+from typing import Annotated
 
-from pydantic import BaseModel, GetJsonSchemaHandler
+from pydantic import AfterValidator, BaseModel, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+
+LONGEST_NAME = 200
+
+
+def _one_line(name: str) -> str:
+    if len(name) > LONGEST_NAME or not name.isprintable():
+        raise ValueError(f"must be one line of at most {LONGEST_NAME} printable characters")
+    return name
+
+
+def _some(name: str) -> str:
+    if not name.strip():
+        raise ValueError("must not be empty")
+    return name
+
+
+Title = Annotated[str, AfterValidator(_one_line)]
+"""What tables and figures call something; empty where there is a default."""
+
+Name = Annotated[Title, AfterValidator(_some)]
+"""What tables and figures call something."""
 
 
 class Documented(BaseModel):

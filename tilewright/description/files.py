@@ -24,7 +24,8 @@ def read_text(path: str | Path) -> str:
     except PermissionError:
         raise InputError(f"{path}: no permission to read this file") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise InputError(f"{path}: can't be read: {error}") from None
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path}: can't be read: {reason.lower()}") from None
     return _decode(raw, str(path))
 
 

@@ -1,13 +1,22 @@
-"""Close matches for names that nobody knows."""
+"""Names: close matches for those that nobody knows, and those of folders to write to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 from tilewright.description.errors import InputError
 
-_PLURALS = {"attention": "attention", "compression": "compression", "technology": "technologies"}
+_LISTS = {
+    "accelerator": "accelerators",
+    "attention": "attention",
+    "compression": "compression",
+    "suite": "suites",
+    "technology": "technologies",
+    "workload": "workloads",
+}
+"""What `tilewright list` lists."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -30,6 +39,15 @@ def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
 
 def unknown_message(what: str, name: str, known: Iterable[str]) -> str:
     """Return the text of `unknown`, for a caller that has more to say."""
+    known = list(known)
     hint = closest(name, known)
-    plural = _PLURALS.get(what, f"{what}s")
-    return f"unknown {what} {name!r}{', ' if hint else ''}{hint} (tilewright list {plural} shows them all)"
+    names = f"known: {', '.join(known)}"
+    where = f"tilewright list {_LISTS[what]} shows them all" if what in _LISTS else names
+    return f"unknown {what} {name!r}{', ' if hint else ''}{hint} ({where})"
+
+
+def folder_path(name: str | Path) -> Path:
+    """A folder to write to. Raises `InputError` for an empty name, which would be the working directory."""
+    if not str(name):
+        raise InputError("'' names no folder; '.' is the working directory")
+    return Path(name)

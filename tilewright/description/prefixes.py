@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from tilewright.description.errors import InputError, Problem
 
 PREFIXES = ("arch", "workload")
+_LONG = {"architecture": "arch", "accelerator": "arch", "hardware": "arch", "model": "workload"}
+"""What one may write instead, and is corrected."""
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -35,7 +37,7 @@ def _problem(argument: str) -> Problem | None:
         )
     if dot and rest and prefix in PREFIXES:
         return None
-    close = get_close_matches(prefix, PREFIXES, n=1) if dot else []
+    close = get_close_matches(_LONG.get(prefix.lower(), prefix.lower()).strip(), PREFIXES, n=1) if dot else []
     if close:
         return Problem(f"unknown prefix {prefix!r} in {argument!r}, did you mean {close[0]}.{rest}?")
     return Problem(

@@ -202,6 +202,10 @@ class _Builder:
                 self.mistakes.append(("a key must be a plain word", key.start_mark, path))
                 continue
             name = key.value
+            if name == "<<":
+                message = "merge keys are not understood: write the keys out, or repeat a value by its alias"
+                self.mistakes.append((message, key.start_mark, path))
+                continue
             inner = f"{path}.{name}" if path else name
             if name in first:
                 message = f"duplicate key {name!r}, first on line {first[name]}"
