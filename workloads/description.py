@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from tilewright.description.documented import Documented
+from tilewright.description.documented import Documented, Title
 from tilewright.workloads.compression.choice import CompressionChoice, compress
 from tilewright.workloads.graph import OperatorGraph
 
@@ -34,7 +34,7 @@ class Block(Documented):
 class Workload(Block, ABC):
     """A description that can be lowered. Each subclass adds its `family` and its sizes."""
 
-    name: str = ""
+    name: Title = ""
     """What to call it in results; by default its family."""
     element: ElementType = "native"
     """Element type of weights and activations; `native` is the accelerator's operand type."""

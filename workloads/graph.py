@@ -52,6 +52,10 @@ class OperatorGraph:
     metadata: Mapping[str, str] = field(default_factory=dict)
     """What it is and where it comes from (family, source, citation)."""
 
+    def __repr__(self) -> str:
+        """One line, whatever the size of the workload."""
+        return f"<OperatorGraph {self.name}: {len(self.operators):,} operators, {self.macs:,} MACs>"
+
     def times(self, index: int) -> int:
         """How often `operators[index]` runs."""
         return next((r.times for r in self.repeats if r.start <= index < r.stop), 1)

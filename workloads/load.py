@@ -76,7 +76,8 @@ def describe_workload(name_or_path: str | Path, overrides: Sequence[str] = ()) -
         from tilewright.workloads.onnx_import import read_onnx
 
         return _read_converted(read_onnx(path), name, overrides)
-    if path.suffix in _YAML_SUFFIXES or len(path.parts) > 1 or path.is_file():
+    looks_like_a_file = path.suffix in _YAML_SUFFIXES or len(path.parts) > 1 or isinstance(name_or_path, Path)
+    if looks_like_a_file or path.is_file():
         return _read(read_text(path), name, overrides)
     raise InputError(f"{unknown_message('workload', name, preset_names())}; it is no file either")
 
