@@ -5,7 +5,8 @@
 
 - `rates`: an encoder layer of BERT-base (512 tokens) at `analytic`, a chunk of 10,000 points on one core: the
   closed forms alone (`tilewright.sim.batch.answers`), and with everything that makes rows of them
-  (`tilewright.explore.evaluate.evaluate_chunk`). Array, clock, lanes, DRAM bandwidth and scratchpad vary.
+  (`evaluate_chunk` in `tilewright.explore.evaluation.evaluate`). Array, clock, lanes, DRAM bandwidth and
+  scratchpad vary.
 - `sweeps`: `tilewright sweep` of such points, in three sizes: CPU and wall time with two processes, the peak
   memory of the largest process, the size of the store. The front is found and printed as well.
 - `overhead`: `event` points of a small GEMM, bare (`evaluate` in a loop, every tenth point, before and after)
@@ -65,11 +66,11 @@ SAMPLED = 10
 
 def rates(runs: int = 3) -> dict[str, float]:
     """Points per CPU second, the best of some runs: of the closed forms, and of the rows."""
-    from tilewright.explore import batch
-    from tilewright.explore.evaluate import evaluate_chunk
-    from tilewright.explore.methods import points
-    from tilewright.explore.points import Point, model_version
-    from tilewright.explore.space_load import LoadedSpace
+    from tilewright.explore.evaluation import batch
+    from tilewright.explore.evaluation.evaluate import evaluate_chunk
+    from tilewright.explore.evaluation.points import Point, model_version
+    from tilewright.explore.space.load import LoadedSpace
+    from tilewright.explore.sweep.methods import points
     from tilewright.sim.batch import answers
 
     loaded = _loaded(LAYER)
@@ -109,9 +110,9 @@ def sweeps(jobs: int = 2) -> list[dict[str, Any]]:
 
 def overhead(count: int = 10_000) -> dict[str, float]:
     """CPU milliseconds per point: bare, and in a sweep."""
-    from tilewright.explore.evaluate import evaluate
-    from tilewright.explore.methods import points
-    from tilewright.explore.sweep import sweep
+    from tilewright.explore.evaluation.evaluate import evaluate
+    from tilewright.explore.sweep.methods import points
+    from tilewright.explore.sweep.sweep import sweep
 
     loaded = _loaded(SMALL.format(clocks=count // 16))
     chosen = list(points(loaded))
@@ -141,7 +142,7 @@ def _cpu_s(call: Any) -> float:  # noqa: ANN401 - called without arguments
 
 
 def _loaded(definition: str) -> Any:  # noqa: ANN401 - imported late, see `measure`
-    from tilewright.explore.space_load import load_space
+    from tilewright.explore.space.load import load_space
 
     with tempfile.TemporaryDirectory() as scratch:
         space = Path(scratch) / "space.yaml"

@@ -19,7 +19,7 @@ accumulator, flat DRAM), and others with larger arrays and less or more DRAM ban
   as wide: never less than tilewright's.
 - Loops. ZigZag cuts a dimension at its (merged) prime factors, in any order of loops, and may keep an operand
   in a single buffer. tilewright's tiles are multiples of the array or parts of the dimension, ragged ones
-  too; the sums stay on chip, so that k is the innermost loop; operands are streamed through two slots.
+  too; the sums stay on chip, so that k is the innermost loop; operands pass through two slots, or stay.
 - Fill and drain of the array: both count them, once per GEMM.
 
 What is compared. `analytic` gives cycles that no mapping of tilewright's undercuts; its speed is that of a
@@ -222,10 +222,10 @@ def _simulated(tw: Any, design: tuple[int, int], fidelity: str) -> tuple[float, 
 
 def sweep_rate(runs: int) -> float:
     """Design points, of all five GEMMs, per CPU second of a sweep's evaluation; the best of some runs."""
-    from tilewright.explore.evaluate import evaluate_chunk
-    from tilewright.explore.methods import points
-    from tilewright.explore.points import model_version
-    from tilewright.explore.space_load import load_space
+    from tilewright.explore.evaluation.evaluate import evaluate_chunk
+    from tilewright.explore.evaluation.points import model_version
+    from tilewright.explore.space.load import load_space
+    from tilewright.explore.sweep.methods import points
 
     entries = [
         f"  - {{name: {name}, workload: gemm, weight: {times}, "
