@@ -160,10 +160,10 @@ fidelity: analytic
 
 def make_study(folder: Path) -> Path:
     """A finished grid of 24 points over two workloads, four of which break the constraint."""
-    from tilewright.explore.evaluate import evaluate_chunk
-    from tilewright.explore.points import grid, keys, model_version
-    from tilewright.explore.space_load import definition_text, load_space
-    from tilewright.explore.store import SpaceRecord, Store
+    from tilewright.explore.evaluation.evaluate import evaluate_chunk
+    from tilewright.explore.evaluation.points import grid, keys, model_version
+    from tilewright.explore.space.load import definition_text, load_space
+    from tilewright.explore.sweep.store import SpaceRecord, Store
 
     file = folder / "small.yaml"
     file.write_text(SPACE)
@@ -177,7 +177,8 @@ def make_study(folder: Path) -> Path:
         )
         number, _ = store.use(record)
         texts = [point.canonical for point in points]
-        store.put(number, "analytic", [(key(t), t, each) for t, each in zip(texts, found, strict=True)])
+        rows = enumerate(zip(texts, found, strict=True), 1)
+        store.put(number, "analytic", [(key(text), n, text, each) for n, (text, each) in rows])
     return folder
 
 

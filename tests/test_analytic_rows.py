@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tilewright as tw
-from tilewright.explore.batch import analytic_outcomes
-from tilewright.explore.evaluate import Base, BaseWorkload, evaluate_chunk
-from tilewright.explore.points import Point, model_version
+from tilewright.explore.evaluation.batch import analytic_outcomes
+from tilewright.explore.evaluation.evaluate import Base, BaseWorkload, evaluate_chunk
+from tilewright.explore.evaluation.points import Point, Value, model_version
 
 LAYER = BaseWorkload("layer", "encoder_block", ("workload.d=32", "workload.heads=2", "workload.seq=16"), 1.0)
 TINY = BaseWorkload("tiny", "gemm", ("workload.m=40", "workload.k=24", "workload.n=56"), 2.0)
@@ -59,6 +61,36 @@ def test_chunks_do_not_matter() -> None:
     together = analytic_outcomes(base(), SOME)
     alone = [analytic_outcomes(base(), [point])[0] for point in SOME]
     assert [each.row for each in together] == [each.row for each in alone]
+
+
+MIXED: dict[str, list[Value]] = {
+    "arch.array.rows": [4, 8, 0, 16],
+    "arch.array.cols": [4, 16],
+    "arch.clock_mhz": [500, 700.5, -1],
+    "arch.dram.bytes_per_cycle": [4, 16.5],
+    "arch.array.dataflow": ["weight_stationary", "output_stationary", "no_such"],
+    "arch.buffers.scratchpad.capacity_bytes": [16, 8192, 65536],
+    "arch.array.count": [1, 2],
+    "workload.seq": [16, 24],
+    "workload.attention.kind": ["dense", "linformer"],
+}
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries({}, optional={k: st.sampled_from(v) for k, v in MIXED.items()}), max_size=12
+    )
+)
+@settings(max_examples=25, deadline=None)
+def test_scattered_points_do_not_matter(chosen: list[dict[str, Value]]) -> None:
+    """Points that share little, lack keys, can't be read or have no room for a tile: each is as if alone,
+    to the bit."""
+    some = [Point(tuple((key, each[key]) for key in MIXED if key in each)) for each in chosen]
+    limit = base(early=("area_mm2.total < 0.7", "arch.array.rows < 16"))
+    together = analytic_outcomes(limit, some)
+    alone = [analytic_outcomes(limit, [point])[0] for point in some]
+    found, expected = ([(each.status, each.row, each.note) for each in all_] for all_ in (together, alone))
+    assert found == expected
 
 
 def test_a_point_fails_for_itself() -> None:

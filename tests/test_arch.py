@@ -416,7 +416,7 @@ def test_the_schema_explains_every_key() -> None:
 
 @settings(deadline=None)
 @given(
-    name=st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), max_size=12),
+    name=st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1, max_size=12),
     rows=st.integers(1, 2**16),
     clock=st.floats(1e-6, 1e9),
     lanes=st.integers(1, 10**6),

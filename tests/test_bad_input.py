@@ -1,5 +1,6 @@
 """Bad input through the whole command line: exit code 2, one clear reason, nothing on stdout or in a file."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tilewright.api import load_accelerator, load_workload, simulate
 from tilewright.cli import ExitCode, execute
 from tilewright.cli.output import staged, write_stdout
 from tilewright.description.errors import InputError
@@ -90,6 +92,26 @@ def test_a_size_out_of_range_is_refused(
             "show gemm --source workload.m=3",
             "--source prints 'gemm' as it was written: leave out 'workload.m=3'",
         ),
+        (
+            "run teaching-4x4 gemm ARCH.array.rows=8",
+            "unknown prefix 'ARCH' in 'ARCH.array.rows=8', did you mean arch.array.rows?",
+        ),
+        (
+            "run teaching-4x4 gemm accelerator.array.rows=8",
+            "unknown prefix 'accelerator' in 'accelerator.array.rows=8', did you mean arch.array.rows?",
+        ),
+        (
+            "run teaching-4x4 gemm model.m=8",
+            "unknown prefix 'model' in 'model.m=8', did you mean workload.m?",
+        ),
+        (
+            "report . workload.m=3 --seed 3 -o r.html",
+            ". holds results, nothing is simulated: leave out workload.m=3 --seed 3",
+        ),
+        (
+            "rtl attention-unit-8x8 -o build --synth spartan",
+            "unknown FPGA target 'spartan' (known: ecp5, ice40, xilinx, lfe5u-85f-8, lfe5u-85f-6, up5k, xc7)",
+        ),
     ],
 )
 def test_a_command_that_makes_no_sense_is_refused(
@@ -102,6 +124,148 @@ def test_a_command_that_makes_no_sense_is_refused(
     """What could only be ignored, or counted wrongly, is refused instead."""
     monkeypatch.chdir(tmp_path)
     assert refused(words.split(), capsys) == reason
+
+
+def test_a_saved_result_takes_no_options_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A report of a saved result refuses what would only be ignored."""
+    monkeypatch.chdir(tmp_path)
+    assert execute(["run", "teaching-4x4", "gemm", "workload.m=4", "--format", "json"]) == ExitCode.OK
+    Path("saved.json").write_text(capsys.readouterr().out)
+    reason = refused(["report", "saved.json", "--fidelity", "cycle", "-o", "r.html"], capsys)
+    assert reason == "saved.json holds results, nothing is simulated: leave out --fidelity cycle"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("cycles", "-1", "(cycles is -1)"),
+        ("clock_mhz", "0", "(clock_mhz is 0)"),
+        ("clock_mhz", "NaN", "(nan is not a number)"),
+        ("fidelity", '"exact"', "(fidelity is 'exact')"),
+        ("macs", "9" * 5000, ""),
+        ("units", "[" * 100_000 + "]" * 100_000, ""),
+    ],
+)
+def test_a_result_that_nobody_saved_is_refused(
+    key: str,
+    value: str,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A JSON file with figures that no run gives is no result, and is not drawn."""
+    monkeypatch.chdir(tmp_path)
+    result = simulate(load_accelerator("teaching-4x4"), load_workload("gemm", ["m=4"]))
+    marked = json.dumps(result.to_dict() | {key: "HERE"})
+    Path("saved.json").write_text(marked.replace('"HERE"', value))
+    expected = f"saved.json: not a saved result{' ' if reason else ''}{reason}; write one with "
+    assert refused(["report", "saved.json", "-o", "r.html"], capsys).startswith(expected)
+
+
+@pytest.mark.parametrize("command", [["run", "", "gemm"], ["show", ""]])
+def test_an_empty_name_is_no_directory(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A name that a shell variable left empty is said to be unknown."""
+    assert "''" in refused(command, capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ('""', "must not be empty"),
+        ('" "', "must not be empty"),
+        ('"a\\nb"', "must be one line of at most 200 printable characters"),
+        ('"a\\e[31mb"', "must be one line of at most 200 printable characters"),
+        ("x" * 201, "must be one line of at most 200 printable characters"),
+    ],
+)
+def test_a_name_that_would_upset_a_table_is_refused(
+    name: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What results are called is one line that a terminal can show."""
+    assert refused(["run", "teaching-4x4", "gemm", f"arch.name={name}"], capsys) == f"name: {reason}"
+
+
+def test_merge_keys_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """YAML 1.1's `<<` is no unknown key but something that is not understood, with what to do."""
+    monkeypatch.chdir(tmp_path)
+    Path("machine.yaml").write_text("clock_mhz: 1\narray:\n  <<: {rows: 4}\n")
+    assert execute(["show", "machine.yaml"]) == ExitCode.BAD_INPUT
+    told = capsys.readouterr().err
+    assert (
+        "machine.yaml:3:3: array: merge keys are not understood: write the keys out, or repeat a value by "
+        "its alias\n" in told
+    )
+
+
+@pytest.mark.parametrize("name", ["machine.yaml", "out.html"])
+def test_links_in_a_circle_are_no_internal_error(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A symbolic link to itself can be neither read nor written, and that is said."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).symlink_to(name)
+    told = refused(["run", name, "gemm", "--report", "out.html"], capsys)
+    if name == "machine.yaml":
+        assert told == "machine.yaml: can't be read: too many levels of symbolic links"
+    else:
+        assert told.startswith("can't write out.html: ")
+
+
+@pytest.mark.parametrize(
+    "words", ["run teaching-4x4 gemm --report r.html", "rtl attention-unit-8x8 -o build"]
+)
+def test_a_working_directory_that_is_gone_is_no_internal_error(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where there is no current directory, a relative path can't be written."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert execute(words.split()) == ExitCode.BAD_INPUT
+    assert capsys.readouterr().err.startswith(f"error: can't write {words.split()[-1]}: ")
+
+
+CLOSED = {"stdout": ">&-", "stderr": "2>&-", "both": ">&- 2>&-", "all": "<&- >&- 2>&-", "full": "2>/dev/full"}
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_closed_or_full_streams_change_nothing_else(closed: str, tmp_path: Path) -> None:
+    """A stream that leads nowhere costs its own text; exit code, files and the other stream are the same."""
+    script = f"{sys.executable} -m tilewright {{}} {CLOSED[closed]}; echo $?"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+
+    def lines(words: str) -> list[str]:
+        done = subprocess.run(
+            ["sh", "-c", script.format(words)],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return (done.stdout + done.stderr).splitlines()
+
+    written = lines("run teaching-4x4 gemm workload.m=4 --trace t.json")
+    assert written[-1 if closed != "stdout" else 0] == "0"
+    assert (tmp_path / "t.json").is_file()
+    if closed in ("stderr", "full"):
+        assert written[0] == "gemm on teaching-4x4, event fidelity"
+        assert not any("trace written" in line for line in written)
+    refusal = lines("run nothing gemm")
+    assert "2" in refusal
+    assert any("nothing" in line for line in refusal) == (closed == "stdout")
+
+
+def test_an_encoding_that_lacks_a_character_gets_a_question_mark(tmp_path: Path) -> None:
+    """`mm²` in a pipe that takes ASCII only is no internal error."""
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
+        "PYTHONIOENCODING": "ascii",
+    }
+    words = [sys.executable, "-m", "tilewright", "run", "teaching-4x4", "gemm", "workload.m=4"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert " mm?\n" in done.stdout
 
 
 def test_a_negative_seed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 from werkzeug.serving import make_server
 
-from tilewright.explore.dashboard import LiveStudy, make_app
-from tilewright.explore.study_data import front_data
-from tilewright.explore.study_open import open_view, stamp
-from tilewright.explore.study_report import write_study_report
-from tilewright.explore.study_view import StudyView
+from tilewright.api import sweep
+from tilewright.explore.pages.dashboard import LiveStudy, make_app
+from tilewright.explore.pages.study_report import write_study_report
+from tilewright.explore.study.data import front_data
+from tilewright.explore.study.opened import open_view, stamp
+from tilewright.explore.study.view import StudyView
 
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _FLAGS = (
@@ -274,3 +275,26 @@ def test_two_clicks_in_the_dashboard_compare(browser: Browser, dashboard: str, v
     rings = f"document.querySelector('{DASHBOARD_PLOT}')._fullData.map((t) => t.name)"
     browser.wait(f"{rings}.includes('B')")
     assert browser.complaints == []
+
+
+FPGA_SPACE = """
+accelerator: attention-unit
+workloads: [{workload: attention, overrides: [workload.seq=64, workload.heads=1]}]
+parameters:
+  arch.array.rows: {values: [8, 16]}
+objectives: [{name: cycles, goal: minimize}, {name: area_mm2.total, goal: minimize}]
+"""
+
+
+def test_a_click_in_the_report_tells_of_fpgas(browser: Browser, tmp_path: Path) -> None:
+    """A shipped unit's cells and who measured them; of another unit, the command that would."""
+    (tmp_path / "space.yaml").write_text(FPGA_SPACE)
+    study, page = tmp_path / "study", tmp_path / "study.html"
+    sweep(tmp_path / "space.yaml", study, jobs=1)
+    write_study_report(open_view(study), page)
+    browser.open(page.as_uri())
+    for point, known in (("2", "LUTs of 6 inputs"), ("1", f"tilewright rtl {study}@1 -o build/ecp5/point-1")):
+        browser.ask(f"document.querySelector('tr[data-point=\\'{point}\\']').click()")
+        assert known in browser.ask("document.querySelector('#point').textContent")
+    assert browser.complaints == []
+    assert not browser.ask(WIDE)

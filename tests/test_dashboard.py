@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import time
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tilewright.cli import ExitCode, execute
-from tilewright.explore.dashboard import LiveStudy, make_app
-from tilewright.explore.study_open import open_view, stamp
-from tilewright.explore.study_view import POINT, StudyView
+from tilewright.explore.pages.dashboard import LiveStudy, make_app
+from tilewright.explore.study.opened import open_view, stamp
+from tilewright.explore.study.view import POINT, StudyView
+from tilewright.explore.sweep.store import FILE, NO_SPACE
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def study(study_folder: Path) -> LiveStudy:
-    return LiveStudy(lambda: open_view(study_folder), lambda: stamp(study_folder))
+    return LiveStudy(lambda: open_view(study_folder), lambda: stamp(study_folder), run_presets=False)
 
 
 @pytest.fixture
@@ -127,7 +131,8 @@ def test_the_page_follows_a_sweep(study_folder: Path) -> None:
         assert isinstance(view, StudyView)
         return view
 
-    client = make_app(LiveStudy(read, lambda: str(state["stamp"]))).server.test_client()
+    live = LiveStudy(read, lambda: str(state["stamp"]), run_presets=False)
+    client = make_app(live).server.test_client()
     seen = ask(client, "version.data", "tick.n_intervals", [0], [None])["version"]["data"]
     assert ask(client, "version.data", "tick.n_intervals", [1], [seen]) is None
     assert "3 points so far" in texts(
@@ -139,6 +144,35 @@ def test_the_page_follows_a_sweep(study_folder: Path) -> None:
     assert "20 points so far" in texts(
         ask(client, "cards.children", "version.data", [newer])["lead"]["children"]
     )
+
+
+def test_shipped_machines_come_beside_the_front(study_folder: Path, tmp_path: Path) -> None:
+    """They are run while the page is there already, and drawn when they are known; the next dashboard has
+    them at once."""
+    folder = tmp_path / "study"
+    shutil.copytree(study_folder, folder)
+    with sqlite3.connect(folder / FILE) as db:  # what other tests had run
+        db.execute("DELETE FROM points WHERE space = ?", (NO_SPACE,))
+    live = LiveStudy(lambda: open_view(folder), lambda: stamp(folder))
+    client = make_app(live).server.test_client()
+    before = live.version
+
+    def drawn() -> Any:  # noqa: ANN401
+        return ask(client, "front-plot.figure", "version.data", [live.version, 0, 1, {}])
+
+    answer = drawn()
+    assert "Shipped machines are being run for comparison." in answer["front-remarks"]["children"]
+    for _ in range(600):
+        if not live.presets().missing:
+            break
+        time.sleep(0.05)
+    assert live.version != before
+    traces = {trace["name"]: trace for trace in drawn()["front-plot"]["figure"]["data"]}
+    shown = traces["presets"]
+    assert set(shown["text"]) <= set(live.presets().figures)
+    assert all(name in hover for name, hover in zip(shown["text"], shown["hovertext"], strict=True))
+    again = LiveStudy(lambda: open_view(folder), lambda: stamp(folder), run_presets=False)
+    assert again.presets() == live.presets()
 
 
 @pytest.mark.parametrize(

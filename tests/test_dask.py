@@ -10,10 +10,10 @@ import pytest
 from distributed import LocalCluster
 
 from tilewright.cli import ExitCode, execute
-from tilewright.explore import sweep as sweeping
-from tilewright.explore.space_load import load_space
-from tilewright.explore.store import FILE
-from tilewright.explore.study import Study
+from tilewright.explore.space.load import load_space
+from tilewright.explore.study.study import Study
+from tilewright.explore.sweep import sweep as sweeping
+from tilewright.explore.sweep.store import FILE
 
 SPACE = """\
 accelerator: gemmini-default
@@ -50,11 +50,11 @@ def test_a_worker_dies_in_mid_sweep(cluster: LocalCluster, tmp_path: Path) -> No
     loaded = load_space(tmp_path / "space.yaml")
     summary = sweeping.sweep(loaded, tmp_path / "study", dask=cluster.scheduler_address, report=report)
     assert 3 <= killed[0] < POINTS
-    assert (summary.progress.evaluated, summary.progress.failed) == (POINTS, 0)
+    assert (summary.evaluated, summary.failed) == (POINTS, 0)
     with sqlite3.connect(tmp_path / "study" / FILE) as db:
         assert db.execute("SELECT count(*), count(DISTINCT point) FROM points").fetchone() == (POINTS, POINTS)
     one = sweeping.sweep(loaded, tmp_path / "one", jobs=1)
-    assert one.progress.evaluated == POINTS
+    assert one.evaluated == POINTS
     keys = ["latency_s", "energy_j.total"]
     fronts = [Study(tmp_path / name).front()[keys].to_dict("records") for name in ("study", "one")]
     assert fronts[0] == fronts[1]

@@ -10,7 +10,7 @@ import pytest
 
 from docs.validation_plot import points
 from tilewright.description.errors import InputError
-from tilewright.explore.validation_plot import svg
+from tilewright.explore.validation.plot import svg
 from tilewright.workloads.attention.choice import mechanisms
 from tilewright.workloads.hugging_face import read_config
 

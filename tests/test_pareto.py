@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilewright.explore.pareto import hypervolume, knee, nearest, non_dominated, ranks, scaled
+from tilewright.explore.sweep.pareto import hypervolume, knee, nearest, non_dominated, ranks, scaled
 
 Points = list[list[float]]
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilewright.explore import energy_data, energy_figures, figure_data, figures
-from tilewright.explore.report import report_html, sections, write_report
+from tilewright.explore.pages import energy_data, energy_figures, figure_data, figures
+from tilewright.explore.pages.report import report_html, sections, write_report
 from tilewright.sim.result import OperatorRow, Result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -184,15 +185,18 @@ def test_the_same_input_gives_the_same_bytes(built: Path, tmp_path: Path) -> Non
 
 
 def test_from_python(tmp_path: Path) -> None:
-    """`tw.generate_verilog` writes the same, and replaces what it wrote before."""
+    """`tw.generate_verilog` writes the same, and replaces what it wrote before, with what was made of it."""
     directory = tmp_path / "build"
     accelerator = tw.load_accelerator("attention-unit", SMALL)
-    tw.generate_verilog(accelerator, directory)
-    (directory / "old").touch()
+    tw.generate_verilog(accelerator, directory, vcd=True)
+    (directory / "obj_dir").mkdir()
+    old = ["obj_dir/Vtb", "tb.vvp", "synth_ecp5.log", "ecp5.report.json", "resources.lfe5u-85f-8.json"]
+    for name in old:
+        (directory / name).touch()
     delivery = tw.generate_verilog(accelerator, str(directory))
     there = sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
     assert list(delivery.files) == there
-    assert "old" not in there
+    assert not {*old, "attention_unit.vcd"} & set(there)
     assert [path.name for path in tmp_path.iterdir()] == ["build"]
 
 
@@ -239,7 +243,52 @@ def test_other_files_are_not_lost(tmp_path: Path, capsys: pytest.CaptureFixture[
     """A folder with anything but a unit in it is left alone, and a file is no folder."""
     (tmp_path / "thesis.tex").touch()
     assert execute(["rtl", "attention-unit", *OVERRIDES, "-o", str(tmp_path)]) == 2
-    assert "holds other files than a unit's" in capsys.readouterr().err
+    assert "would be replaced, and holds what `tilewright rtl` did not write so: thesis.tex;" in (
+        capsys.readouterr().err
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     assert execute(["rtl", "attention-unit", *OVERRIDES, "-o", str(tmp_path / "thesis.tex")]) == 2
     assert "it is no directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("notes.txt", "mine", "notes.txt"),
+        ("vectors/mine.hex", "00", "vectors/mine.hex"),
+        ("vivado/attention_unit.dcp", "hours of work", "vivado/attention_unit.dcp"),
+        ("attention_unit_axi.xdc", "create_clock -period 3", "attention_unit_axi.xdc (changed)"),
+        ("attention_unit.json", "{}", "Makefile, README.md, attention_unit.json and "),
+    ],
+)
+def test_what_was_added_or_changed_is_not_lost(
+    name: str, text: str, said: str, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A unit's folder with one's own files in it, or with edited ones, is left as it is."""
+    folder = _copy(built, tmp_path)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert execute(["rtl", "attention-unit", *OVERRIDES, "-o", str(folder)]) == 2
+    err = capsys.readouterr().err
+    assert f"did not write so: {said}" in err
+    assert "move that away, or name another directory" in err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_the_list_of_files_is_complete(built: Path) -> None:
+    """`attention_unit.json` has every file but itself and the waveform, with its SHA-256."""
+    described = json.loads((built / "attention_unit.json").read_text(encoding="utf-8"))
+    files = {
+        path.relative_to(built).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in built.rglob("*")
+        if path.is_file() and path.name not in {"attention_unit.json", "attention_unit.vcd"}
+    }
+    assert described["files"] == files
+
+
+def test_a_folder_that_is_not_ours_may_be_empty(tmp_path: Path) -> None:
+    """And it may have a link in it to elsewhere: then it is left."""
+    assert execute(["rtl", "attention-unit", *OVERRIDES, "-o", str(tmp_path)]) == 0
+    (tmp_path / "elsewhere").symlink_to(Path.home())
+    assert execute(["rtl", "attention-unit", *OVERRIDES, "-o", str(tmp_path)]) == 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,19 +18,23 @@ import pytest
 
 from tilewright.arch.load import load_accelerator
 from tilewright.cli import ExitCode, execute
-from tilewright.explore import study_data, study_figures, study_importance
-from tilewright.explore.study import Study
-from tilewright.explore.study_compare import comparison
-from tilewright.explore.study_open import open_view, stamp
-from tilewright.explore.study_points import (
+from tilewright.explore.evaluation.evaluate import Base, Outcome, evaluate_chunk
+from tilewright.explore.pages import study_figures
+from tilewright.explore.pages.study_report import study_html
+from tilewright.explore.study import data as study_data
+from tilewright.explore.study import importance as study_importance
+from tilewright.explore.study import presets as study_presets
+from tilewright.explore.study.compare import comparison
+from tilewright.explore.study.opened import open_view, stamp
+from tilewright.explore.study.points import (
     point_accelerator,
     point_command,
     point_result,
     point_yaml,
-    preset_figures,
 )
-from tilewright.explore.study_report import study_html
-from tilewright.explore.study_view import (
+from tilewright.explore.study.presets import find_presets
+from tilewright.explore.study.study import Study
+from tilewright.explore.study.view import (
     POINT,
     Objective,
     StudyView,
@@ -37,6 +43,9 @@ from tilewright.explore.study_view import (
     text_of,
     title_of,
 )
+from tilewright.explore.sweep.store import FILE, NO_SPACE
+from tilewright.sim.run import Options, simulate
+from tilewright.workloads.load import load_workload
 
 
 @pytest.fixture
@@ -231,13 +240,51 @@ def test_the_command_of_a_point_runs_it(view: StudyView, capsys: pytest.CaptureF
 
 
 def test_presets_of_the_knees_size_are_beside_the_front(view: StudyView) -> None:
-    """The nearest machine to a change of Gemmini is no server; its figures are of the study's own work."""
-    found = preset_figures(view, 2)
+    """The nearest machine to a change of Gemmini is no server; its figures are those of running the study's
+    own work, weighted, at the study's fidelity."""
+    found = find_presets(replace(view, folder=None), 2).figures
     assert len(found) == 2
     assert "many-core-server" not in found
     data = study_data.front_data(view, presets=found)
     shown = [mark.name for mark in data.marks] + [text.partition(" (")[0] for text in data.beyond]
     assert sorted(shown) == sorted(["knee", *found])
+    for name, figures in found.items():
+        machine, latency_s = load_accelerator(name), 0.0
+        for each in view.workloads:
+            graph = load_workload(each.workload, each.overrides)
+            latency_s += each.weight * simulate(graph, machine, Options("analytic")).latency_s
+        assert figures["latency_s"] == pytest.approx(latency_s, rel=1e-12)
+
+
+def test_presets_are_run_once(study_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found is kept in the study, as no point of it, refusals included."""
+    shutil.copytree(study_folder, tmp_path / "study")
+    with sqlite3.connect(tmp_path / "study" / FILE) as db:  # what other tests had run
+        db.execute("DELETE FROM points WHERE space = ?", (NO_SPACE,))
+    view = open_view(tmp_path / "study")
+    assert find_presets(view, run=False).missing
+    failing = study_presets.nearest_presets(view)[0]
+
+    def tried(base: Base, *rest: Any) -> list[Outcome]:  # noqa: ANN401
+        if base.accelerator == failing:
+            return [Outcome("failed", None, "no tile fits", 0.0)]
+        return evaluate_chunk(base, *rest)
+
+    monkeypatch.setattr(study_presets, "evaluate_chunk", tried)
+    first = find_presets(view)
+    assert first.refused == {failing: "no tile fits"}
+    assert failing not in first.figures
+    monkeypatch.setattr(study_presets, "evaluate_chunk", None)
+    assert find_presets(view) == find_presets(view, run=False) == first
+    assert len(open_view(tmp_path / "study").frame) == len(view.frame)
+    assert f"Without {failing}, which can&#x27;t run it: no tile fits." in study_html(view)
+
+
+def test_presets_need_one_work_for_all_points(view: StudyView) -> None:
+    """Where points run different work, or none is on the front, there is nothing to compare with."""
+    nothing = study_presets.Presets({}, {}, missing=False)
+    assert find_presets(replace(view, parameters=(*view.parameters, "workload.seq"))) == nothing
+    assert find_presets(replace(view, frame=view.frame.iloc[:0])) == nothing
 
 
 def test_a_preset_far_away_does_not_own_the_figure() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import tilewright as tw
 from tilewright.arch.dram import FlatDram
-from tilewright.explore.space_load import load_space
+from tilewright.explore.space.load import load_space
 
 ROOT = Path(__file__).resolve().parent.parent
 

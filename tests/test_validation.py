@@ -17,10 +17,10 @@ from tilewright.arch.load import load_accelerator
 from tilewright.arch.technology_published import published
 from tilewright.cli import ExitCode, execute
 from tilewright.description.errors import InputError
-from tilewright.explore.metrics import metric_value
-from tilewright.explore.suite import suite_schema
-from tilewright.explore.suite_load import load_suite, suite_names
-from tilewright.explore.validation_text import EXPLAINED, markdown, plain_text
+from tilewright.explore.validation.load import load_suite, suite_names
+from tilewright.explore.validation.metrics import metric_value
+from tilewright.explore.validation.suite import suite_schema
+from tilewright.explore.validation.text import EXPLAINED, markdown, plain_text
 from tilewright.sim.run import Options, simulate
 from tilewright.workloads.graph import OperatorGraph
 
@@ -135,7 +135,7 @@ def test_equal_simulations_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ran.append(graph)
         return simulate(graph, accelerator, options)
 
-    monkeypatch.setattr("tilewright.explore.suite_runs.simulate", counted)
+    monkeypatch.setattr("tilewright.explore.validation.runs.simulate", counted)
     more = "  - {overrides: [workload.m=11], metric: macs, measured: 11}\n"
     frame = tw.validate(write(tmp_path, BARE + more)).to_frame()
     assert list(frame["predicted"]) == [11, 21, 11]
