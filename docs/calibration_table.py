@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import tilewright as tw
 from tilewright.arch.accelerator import Accelerator
 from tilewright.arch.load import load_accelerator
-from tilewright.explore.suite_load import ResolvedCase, load_suite
+from tilewright.explore.validation.load import ResolvedCase, load_suite
 
 Floats = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tilewright.explore.validation_plot import Point, svg
+from tilewright.explore.validation.plot import Point, svg
 
 DOCS = Path(__file__).resolve().parent
 
