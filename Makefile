@@ -30,7 +30,7 @@ demo: .venv/.installed
 
 test: lint
 	$(BIN)/python -m pytest -q -n 2 -m 'not slow'
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n 2 -m slow
 
 test-oracles: .venv-oracles/.installed
 	.venv-oracles/bin/python -m pytest -q tests/oracles
