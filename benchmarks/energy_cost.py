@@ -62,7 +62,9 @@ def child(with_energy: bool, further: int, accelerator: str, workload: str, over
 
 def _further(machine: Accelerator, graph: OperatorGraph) -> float:
     import tilewright as tw
+    from tilewright.dataflows.chosen import forget
 
+    forget()  # the mapper searches anew
     begin = time.process_time()
     tw.simulate(machine, graph)
     return time.process_time() - begin

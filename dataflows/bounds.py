@@ -1,35 +1,39 @@
 """Lower bounds on every candidate tiling of a matmul at once, in numpy.
 
 A bound never exceeds the exact cycles of the same tiling: each counts what one unit must do in any case, plus
-what must come before its first job and after its last. The `analytic` fidelity is the least bound over the
-candidates; the exact search visits candidates in the order of their bounds and stops when none can win.
+what must come before its first job and after its last. The exact search visits candidates in the order of
+their bounds and stops when none can win. Bounds of all candidates assume that no transfer is slower than the
+memory's peak; those of the candidates that come into question are sharpened by what each transfer takes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from functools import cached_property
 
 import numpy as np
 
 from tilewright.arch.accelerator import Array
-from tilewright.dataflows.arith import Ints, ceil_div
+from tilewright.dataflows.arith import Ints, ceil_div, larger
 from tilewright.dataflows.machine import Machine
-from tilewright.dataflows.room import Mask, Nests, fitting
-from tilewright.dataflows.specs import MatmulSpec
+from tilewright.dataflows.moves import AsTheyAre, AtPeak, Moves
+from tilewright.dataflows.nests import Floats, Mask, Nests
+from tilewright.dataflows.room import fitting
+from tilewright.dataflows.specs import MatmulSpec, Operand
 from tilewright.dataflows.systolic import packed, tile_cycles
-from tilewright.dataflows.tick_groups import Ticks, grouped_ticks, tile_count
+from tilewright.dataflows.task import Task
+from tilewright.dataflows.tick_groups import TickGroups, Ticks, floored
 from tilewright.dataflows.tiles import stream_counts
 from tilewright.dataflows.tiling import Order, Split, Tiling, sizes
-from tilewright.dataflows.waits import Floats, Trips, by_operand, floored
+from tilewright.dataflows.waits import Waits
 
 
 @dataclass(frozen=True)
 class Candidates:
     """Tilings that fit the buffers, as columns, with their bounds in cycles and DRAM traffic in bytes."""
 
+    task: Task
     nests: Nests
-    split: Split
     bound: Ints
     traffic: Floats
 
@@ -39,57 +43,153 @@ class Candidates:
         order: Order = "mn" if nests.m_outer[index] else "nm"
         m, k, n = (int(size[index]) for size in (nests.m, nests.k, nests.n))
         stays = bool(nests.outer_stays[index]), bool(nests.inner_stays[index])
-        return Tiling(m, k, n, order, self.split, *stays)
+        return Tiling(m, k, n, order, self.task.split, *stays)
+
+    def sharpened(self, rows: Ints) -> Ints:
+        """Bounds of some, with what each of their transfers really takes."""
+        return larger(self.bound[rows], _Bound(self.task, self.nests[rows], self._moves).cycles())
+
+    @cached_property
+    def _moves(self) -> AsTheyAre:
+        return AsTheyAre(self.task)
 
 
-def candidates(
-    spec: MatmulSpec, machine: Machine, split: Split, ends: tuple[int, int], credit_bytes: int
-) -> Candidates:
-    """All tilings of the mapper's effort that fit, for one way to share the work among the cores.
+def candidates(task: Task) -> Candidates:
+    """All tilings of the mapper's effort that fit."""
+    nests = fitting(task.spec, task.machine, task.split, _grid(task.spec, task.machine, task.split))
+    bound = _Bound(task, nests, AtPeak(task)).cycles()
+    loads = sum(_operand_bytes(task.spec, nests))
+    loads = loads + _side_bytes(task.spec, task.rounds * nests.counts(task.spec.shape).m)
+    return Candidates(task, nests, bound, loads + _stored_bytes(task.spec))
 
-    `ends`: DMA cycles that prefetching `credit_bytes` spares the region, and those of its own prefetch for
-    the next.
-    """
-    shape, cores = spec.shape, machine.cores
-    nests = fitting(spec, machine, split, _grid(spec, machine, split))
-    products = ceil_div(shape.batch, cores) if split == "batch" else shape.batch
-    ticks = list(grouped_ticks(spec, machine, split, (nests.m, nests.k, nests.n)))
-    paced, ported, pause, last_array, streams = _array_work(spec, machine, ticks, products)
-    loaded = _operand_bytes(spec, *_times_read(spec, nests))
-    operands = loaded[0] + loaded[1]
-    loads = operands + _side_bytes(spec, products * tile_count(shape.m, nests.m))
-    stores = 0 if spec.out.resident else spec.out.bytes
-    last = _last_tile(spec, machine, split, ticks[-1].m, ticks[-1].n)
-    first = _first_loads(spec, machine, split, nests, credit_bytes)
-    first_b = _first_loads(spec, machine, split, nests, credit_bytes, only_b=True)
-    starts = np.maximum(first, first_b + _preload(machine))
-    latency = machine.dram_latency
-    dma = np.maximum(floored((loads + stores) / machine.peak_moved) - ends[0], 0) + ends[1]
-    loading, loading_operands = (
-        np.maximum(floored(size / machine.peak_moved) - ends[0], 0) for size in (loads, operands)
-    )
-    vector = first + _vector_work(spec, machine)
-    moved_bytes = _moved_bytes(machine, *loaded, stores)
-    ports = [
-        floored((streamed + moved / cores) / width) + starts * (number not in _filled(machine))
-        for number, (streamed, moved, width) in enumerate(
-            zip(streams, moved_bytes, machine.widths, strict=True)
-        )
-    ]
-    after_loads = np.maximum(loading_operands + last_array, loading) + last
-    trips = Trips(spec, machine, split, ticks[0], products)
-    prefetched = trips.prefetched(ticks, credit_bytes)
-    work = np.maximum(paced, ported)
-    if machine.operand_slots <= 2:
-        work = np.maximum(work, trips.longest(ticks, nests, paced, pause, prefetched))
-    moved = dma + (latency if stores else 0)
-    if machine.slots == 1:  # loads, array and stores take turns
-        turns = np.maximum(floored((operands + stores) / machine.peak_moved) - ends[0], 0) + ends[1]
-        streams = np.sum([each.count * each.cycles.stream for each in ticks], axis=0)
-        moved = np.maximum(moved, turns + products * streams)
-    warmed = trips.warmed(ticks, nests) - ends[0] + ticks[-1].cycles.latency
-    bound = np.maximum.reduce([starts + work + last, warmed + last, after_loads, moved, vector, *ports])
-    return Candidates(nests, split, bound, loads + stores)
+
+class _Bound:
+    """What each unit must do in any case, plus what must come before its first job and after its last."""
+
+    def __init__(self, task: Task, nests: Nests, moves: Moves) -> None:
+        self._task, self._nests, self._moves = task, nests, moves
+        self._ticks = TickGroups(task, nests, moves)
+        self._spared = _spared(task, nests, self._ticks)
+
+    def cycles(self) -> Ints:
+        """The highest of all bounds."""
+        task, ticks = self._task, self._ticks
+        waits = Waits(task, self._nests, ticks, self._spared)
+        work = _array_work(task, ticks)
+        first, starts = self._first_loads()
+        last = self._last_tile()
+        streamed = np.maximum.reduce([waits.warmed(), waits.chained(), waits.slotted()])
+        streamed = streamed + ticks.last.cycles.latency
+        paced = np.maximum(work.paced, work.ported)
+        if task.machine.operand_slots <= 2:
+            held = np.maximum(work.paced + waits.between_outputs(work.pause), waits.phased())
+            paced = np.maximum(paced, held)
+        vector = first + task.rounds * ticks.vector
+        ends = [starts + paced + last, streamed + last, self._after_loads(work.last) + last, self._moved()]
+        found: Ints = np.maximum.reduce([*ends, vector, *self._ports(work.streamed_bytes, starts)])
+        return found
+
+    def _loads(self) -> tuple[Floats, Floats]:
+        """DMA cycles of A and B, and of all that the vector unit needs besides."""
+        task, ticks = self._task, self._ticks
+        a_times, b_times = _times_read(task.spec, self._nests)
+        operands = ticks.a_cycles * a_times + ticks.b_cycles * b_times
+        a_left, b_left = _operand_bytes(task.spec, self._nests)
+        left = task.left_over / task.spec.shape.batch / task.machine.peak_moved
+        return operands * task.alike + (a_left + b_left) * left, ticks.side_cycles * task.alike
+
+    def _after_loads(self, last_array: Ints) -> Ints:
+        """When the array may end at the earliest: all operands are loaded, then it works on the last tile."""
+        operands, sides = self._loads()
+        return larger(self._unspared(operands) + last_array, self._unspared(operands + sides))
+
+    def _moved(self) -> Ints:
+        """The DMA engine's work. With one slot, loads, array and stores take turns."""
+        task, ticks = self._task, self._ticks
+        machine = task.machine
+        operands, sides = self._loads()
+        left = task.left_over / task.spec.shape.batch * _stored_bytes(task.spec) / machine.peak_moved
+        stores = ticks.store_cycles * task.alike + left
+        in_line = np.zeros_like(stores) if self._moves.apart else stores
+        moved = self._unspared(operands + sides + in_line) + task.next_cycles
+        moved = larger(moved, floored(stores))
+        moved = moved + (0 if task.spec.out.resident else machine.dram_latency)
+        if machine.slots > 1:
+            return moved
+        turns = self._unspared(operands + in_line) + task.next_cycles + task.rounds * ticks.stream
+        return larger(moved, turns)
+
+    def _unspared(self, cycles: Floats) -> Ints:
+        """Cycles of the DMA engine, less what prefetching saves."""
+        return larger(floored(cycles) - self._spared, 0)
+
+    def _first_loads(self) -> tuple[Ints, Ints]:
+        """Cycles before the first operands are there, less what was prefetched; and before the array may
+        stream them, B being shifted in."""
+        task, full = self._task, self._ticks.full
+        machine = task.machine
+        preload = tile_cycles(machine.array, 1, 1, 1).preload  # whatever the tile
+        b = self._first(((task.spec.b, full.b, full.b_latency),))
+        both = self._first(((task.spec.a, full.a, full.a_latency), (task.spec.b, full.b, full.b_latency)))
+        return both, np.maximum(both, b + preload)
+
+    def _first(self, operands: tuple[tuple[Operand, Floats, Ints], ...]) -> Ints:
+        """Of the first tiles of these."""
+        late = early = np.zeros(self._nests.m.shape)
+        latency = np.full(late.shape, np.inf)
+        for operand, cycles, then in operands:
+            if operand.early and self._task.credit_bytes:
+                early = early + cycles
+            else:
+                late = late + cycles
+            latency = np.where(cycles > 0, np.minimum(latency, then), latency)
+        loading = floored(late + np.maximum(early - self._spared, 0))
+        return loading + np.where(late > 0, latency, 0).astype(np.int64)
+
+    def _last_tile(self) -> Ints:
+        """Cycles after the array's end: the last tile's tail and store."""
+        task, last = self._task, self._ticks.last
+        stored = last.store
+        if task.left_over:
+            elements = task.left_over * last.m * last.n
+            stored = elements * (0 if task.spec.out.resident else task.spec.out.bits) / 8
+            stored = stored / task.machine.peak_moved
+        return last.vector + floored(stored) + (0 if task.spec.out.resident else task.machine.dram_latency)
+
+    def _ports(self, streamed_bytes: list[Floats], starts: Ints) -> list[Ints]:
+        """The work of each buffer's ports. Those into which nothing is loaded start with the array's."""
+        machine = self._task.machine
+        a_bytes, b_bytes = _operand_bytes(self._task.spec, self._nests)
+        moved_bytes = [np.zeros(starts.shape) for _ in range(machine.buffers)]
+        filled = {machine.number("input"), machine.number("weight")}
+        if machine.buffers:
+            moved_bytes[machine.number("input")] += a_bytes
+            moved_bytes[machine.number("weight")] += b_bytes
+            moved_bytes[machine.number("output")] += _stored_bytes(self._task.spec)
+        return [
+            floored((streamed + moved / machine.cores) / width) + starts * (number not in filled)
+            for number, (streamed, moved, width) in enumerate(
+                zip(streamed_bytes, moved_bytes, machine.widths, strict=True)
+            )
+        ]
+
+
+def _spared(task: Task, nests: Nests, ticks: TickGroups) -> Ints:
+    """DMA cycles that prefetching saves at most: bytes of A and B, or of what the vector unit needs besides,
+    of which there may not be as many."""
+    spec, tiles = task.spec, nests.counts(task.spec.shape)
+    operands = _most([each.operands_spared * (each.count > 0) for each in ticks])
+    sides = _most([each.sides_spared * (each.count > 0) for each in ticks])
+    early = sum(each.bytes for each in spec.sides if each.early) + tiles.m * tiles.n * task.rounds
+    for each in spec.constants:
+        if each.early:
+            early = early + (each.bytes + tiles.n) * tiles.m * task.rounds
+    more = np.maximum(sides - operands, 0) * np.minimum(early, task.credit_bytes)
+    return np.asarray(np.ceil(task.credit_bytes * operands + more)).astype(np.int64)
+
+
+def _most(amounts: list[Floats]) -> Floats:
+    return np.asarray(np.maximum.reduce(amounts))
 
 
 def tile_quanta(array: Array) -> tuple[int, int, int]:
@@ -136,27 +236,34 @@ def _grid(spec: MatmulSpec, machine: Machine, split: Split) -> tuple[Ints, Ints,
             axes.append(np.unique(np.minimum(np.array(per_core, dtype=np.int64) * share, extent)))
         else:
             axes.append(np.array([extent], dtype=np.int64))
-    orders = np.array([True, False]) if machine.buffers else np.array([True])
+    orders = np.array([False, True]) if machine.buffers else np.array([True])
     m, k, n, m_outer = (axis.ravel() for axis in np.meshgrid(*axes, orders, indexing="ij"))
     return m, k, n, m_outer
 
 
-def _array_work(
-    spec: MatmulSpec, machine: Machine, ticks: list[Ticks], products: int
-) -> tuple[Ints, Ints, Ints, Ints, list[Floats]]:
+@dataclass(frozen=True, slots=True)
+class _ArrayWork:
     """Cycles of the array from its first operand to its last result, as the array itself and as its ports
     pace it; those that the shadow registers hold up one tick at most; those of the last tick alone; and bytes
-    of its streams through each buffer of a core.
+    of its streams through each buffer of a core."""
 
-    The shadow registers do not hold up one tick, the first or the last. A tick's streams hold the ports while
-    it runs, so it takes at least as long as they do.
-    """
-    paced = ported = pause = last_ported = np.zeros_like(ticks[0].count)
+    paced: Ints
+    ported: Ints
+    pause: Ints
+    last: Ints
+    streamed_bytes: list[Floats]
+
+
+def _array_work(task: Task, ticks: TickGroups) -> _ArrayWork:
+    """The shadow registers do not hold up one tick, the first or the last. A tick's streams hold the ports
+    while it runs, so it takes at least as long as they do."""
+    machine, rounds = task.machine, task.rounds
+    paced = ported = pause = last_ported = np.zeros_like(ticks.full.count)
     streamed = [np.zeros(paced.shape) for _ in range(machine.buffers)]
     for each in ticks:
         cycles = each.cycles
-        first = _stream_bytes(spec, machine, each)
-        later = _stream_bytes(spec, machine, each, adds=True)
+        first = _stream_bytes(task, each)
+        later = _stream_bytes(task, each, adds=True)
         first_ported, later_ported = cycles.stream, cycles.stream
         for number, width in enumerate(machine.widths):
             streamed[number] += each.firsts * first[number] + (each.count - each.firsts) * later[number]
@@ -167,21 +274,21 @@ def _array_work(
         paced = paced + each.count * (cycles.stream + held_up)
         ported = ported + each.firsts * first_ported + (each.count - each.firsts) * later_ported
         last_ported = np.where(each.firsts > 0, first_ported, later_ported)
-    latency = ticks[-1].cycles.latency
-    last = np.maximum(ticks[-1].cycles.stream + latency, last_ported)
-    paced = paced * products - pause + latency
-    ported = ported * products - last_ported + last
-    return paced, ported, pause, last, [size * products for size in streamed]
+    latency = ticks.last.cycles.latency
+    last = np.maximum(ticks.last.cycles.stream + latency, last_ported)
+    return _ArrayWork(
+        paced * rounds - pause + latency,
+        ported * rounds - last_ported + last,
+        pause,
+        last,
+        [size * rounds for size in streamed],
+    )
 
 
-def _preload(machine: Machine) -> int:
-    """Cycles to shift in a stationary operand; `rows`, whatever the tile."""
-    return tile_cycles(machine.array, 1, 1, 1).preload
-
-
-def _stream_bytes(spec: MatmulSpec, machine: Machine, each: Ticks, *, adds: bool = False) -> list[Floats]:
+def _stream_bytes(task: Task, each: Ticks, *, adds: bool = False) -> list[Floats]:
     """Bytes that the array moves through each buffer on one tile; the first along k, or one that `adds` to
     the sums of those before."""
+    spec, machine = task.spec, task.machine
     if not machine.buffers:
         return []
     m, k, n = each.core_m, each.core_k, each.core_n
@@ -197,37 +304,19 @@ def _stream_bytes(spec: MatmulSpec, machine: Machine, each: Ticks, *, adds: bool
 
 def _times_read(spec: MatmulSpec, nests: Nests) -> tuple[Ints, Ints]:
     """How often A and B are read from DRAM."""
-    m_tiles, k_tiles, n_tiles = (
-        tile_count(extent, tile)
-        for extent, tile in ((spec.shape.m, nests.m), (spec.shape.k, nests.k), (spec.shape.n, nests.n))
-    )
-    one_inner = np.where(nests.m_outer, n_tiles, m_tiles) == 1
-    outer_once = (k_tiles == 1) | nests.outer_stays | one_inner
-    inner_once = nests.inner_stays | ((k_tiles == 1) & one_inner)
-    a_once, b_once = by_operand(nests.m_outer, outer_once, inner_once)
-    return np.where(a_once, 1, n_tiles), np.where(b_once, 1, m_tiles)
+    tiles = nests.counts(spec.shape)
+    outer_once = (tiles.k == 1) | nests.outer_stays | (tiles.inner == 1)
+    inner_once = nests.inner_stays | ((tiles.k == 1) & (tiles.inner == 1))
+    a_once, b_once = nests.by_operand(outer_once, inner_once)
+    return np.where(a_once, 1, tiles.n), np.where(b_once, 1, tiles.m)
 
 
-def _operand_bytes(spec: MatmulSpec, a_reads: Ints, b_reads: Ints) -> tuple[Floats, Floats]:
+def _operand_bytes(spec: MatmulSpec, nests: Nests) -> tuple[Floats, Floats]:
     """Bytes of A and of B from DRAM."""
+    a_reads, b_reads = _times_read(spec, nests)
     a_bytes = 0.0 if spec.a.resident else spec.a.elements * spec.a.bits / 8
     b_bytes = 0.0 if spec.b.resident else spec.b.elements * spec.b.bits / 8
     return np.asarray(a_reads * a_bytes), np.asarray(b_reads * b_bytes)
-
-
-def _filled(machine: Machine) -> set[int]:
-    """Buffers into which operands are loaded."""
-    return {machine.number("input"), machine.number("weight")}
-
-
-def _moved_bytes(machine: Machine, a_bytes: Floats, b_bytes: Floats, stores: int) -> list[Floats]:
-    """Bytes that the DMA engine moves through each buffer, over all cores."""
-    sizes_bytes = [np.zeros_like(a_bytes) for _ in range(machine.buffers)]
-    if machine.buffers:
-        sizes_bytes[machine.number("input")] += a_bytes
-        sizes_bytes[machine.number("weight")] += b_bytes
-        sizes_bytes[machine.number("output")] += stores
-    return sizes_bytes
 
 
 def _side_bytes(spec: MatmulSpec, passes: Ints) -> Floats:
@@ -241,38 +330,6 @@ def _side_bytes(spec: MatmulSpec, passes: Ints) -> Floats:
     return loads
 
 
-def _first_loads(
-    spec: MatmulSpec, machine: Machine, split: Split, nests: Nests, credit_bytes: int, *, only_b: bool = False
-) -> Ints:
-    """Cycles before the array has its first operands, or B's: the first tiles, less what was prefetched."""
-    batch = min(machine.cores, spec.shape.batch) if split == "batch" else 1
-    size = early = np.zeros(nests.m.shape)
-    for operand, elements in ((spec.a, nests.m * nests.k), (spec.b, nests.k * nests.n)):
-        if operand.resident or (only_b and operand is spec.a):
-            continue
-        tile_bytes = batch * elements * operand.bits / 8
-        if operand.early and credit_bytes:
-            early = early + tile_bytes
-        else:
-            size = size + tile_bytes
-    cycles = floored((size + np.maximum(early - credit_bytes, 0)) / machine.peak_moved)
-    return cycles + np.where(size > 0, machine.dram_latency, 0)
-
-
-def _last_tile(spec: MatmulSpec, machine: Machine, split: Split, m: Ints, n: Ints) -> Ints:
-    """Cycles after the array's end: the last tile's tail and store."""
-    batch = spec.shape.batch
-    last_batch = (batch - 1) % machine.cores + 1 if split == "batch" else 1
-    share = 1 if split == "batch" else machine.cores
-    cycles = np.floor(spec.lane_cycles * m * n / share / machine.accelerator.vector.lanes)
-    if not spec.out.resident:
-        cycles = cycles + np.floor(last_batch * m * n * spec.out.bits / 8 / machine.peak_moved)
-        cycles = cycles + machine.dram_latency
-    return np.asarray(cycles).astype(np.int64)
-
-
-def _vector_work(spec: MatmulSpec, machine: Machine) -> int:
-    """Cycles of the vector unit over the whole tail."""
-    shape = spec.shape
-    work = spec.lane_cycles * shape.batch * shape.m * shape.n
-    return ceil(work / machine.cores / machine.accelerator.vector.lanes) if work else 0
+def _stored_bytes(spec: MatmulSpec) -> int:
+    """Bytes to DRAM."""
+    return 0 if spec.out.resident else spec.out.bytes

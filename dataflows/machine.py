@@ -12,6 +12,8 @@ from tilewright.dataflows.memory import buffer_widths, peak_bytes_per_cycle, tra
 from tilewright.dataflows.network import Pattern, best_rate, network_bytes, network_cycles
 from tilewright.dataflows.program import Transfer
 
+SetAside = tuple[tuple[str, float], ...]
+"""Names of buffers, each with a share of it."""
 SLOTS = 2
 """Tiles of each operand and of the output that are on chip at once (double buffering)."""
 
@@ -24,7 +26,7 @@ class Machine:
     """
 
     accelerator: Accelerator
-    set_aside: tuple[tuple[str, float], ...] = ()
+    set_aside: SetAside = ()
 
     @cached_property
     def array(self) -> Array:

@@ -18,15 +18,17 @@ from tilewright.dataflows.attention_unit import cycles as unit_cycles
 from tilewright.dataflows.attention_unit import least_cycles
 from tilewright.dataflows.chain import chain_program
 from tilewright.dataflows.chain_tiling import ChainTiling, chain_bound, chain_tilings, chain_traffic
-from tilewright.dataflows.machine import Machine
+from tilewright.dataflows.machine import Machine, SetAside
 from tilewright.dataflows.matmul import Made
 from tilewright.dataflows.matmul import program as matmul_program
 from tilewright.dataflows.misfits import misfit
 from tilewright.dataflows.program import Program, totals
 from tilewright.dataflows.rowwise import RowTiling, row_bound, row_program, row_tilings
 from tilewright.dataflows.schedule import region_cycles
+from tilewright.dataflows.shortlist import Ranked, Shortlist
 from tilewright.dataflows.sparse.program import UnitTiling, unit_program
 from tilewright.dataflows.specs import ChainSpec, MatmulSpec, RowsSpec, Spec, StreamSpec, UnitSpec
+from tilewright.dataflows.task import Task
 from tilewright.dataflows.tiling import Tiling
 
 AnyTiling = Tiling | RowTiling | ChainTiling | UnitTiling
@@ -52,13 +54,46 @@ class Mapping:
     cycles: int
 
 
+_SHORTLISTS = 256
+"""Shortlists that are kept: of all regions of a network, mostly; one may take half a megabyte."""
+
+
+class Known:
+    """What has been found out of a network's regions on one accelerator."""
+
+    def __init__(self) -> None:
+        self.mappings: dict[tuple[Request, AnyTiling], Mapping] = {}
+        """Loop nests costed so far: the cost does not depend on the room for tiles."""
+        self._shortlists: dict[tuple[Request, SetAside], Shortlist] = {}
+
+    def shortlist(self, request: Request, spec: MatmulSpec, machine: Machine) -> Shortlist:
+        """Tilings that fit. Raises `InputError` if there are none."""
+        key = request, machine.set_aside
+        if key not in self._shortlists:
+            if len(self._shortlists) == _SHORTLISTS:
+                del self._shortlists[next(iter(self._shortlists))]
+            self._shortlists[key] = _shortlist(request, spec, machine)
+        return self._shortlists[key]
+
+
+def _shortlist(request: Request, spec: MatmulSpec, machine: Machine) -> Shortlist:
+    credit, after = request.credit_bytes, ends(request, machine)[1]
+    found = [
+        bounds.candidates(Task(spec, machine, split, credit, after)) for split in bounds.splits(spec, machine)
+    ]
+    found = [each for each in found if each.bound.size]
+    if not found:
+        raise misfit(spec, machine)
+    return Shortlist(found)
+
+
 def ends(request: Request, machine: Machine) -> tuple[int, int]:
     """DMA cycles spared by what was prefetched, and taken by prefetching for the next region."""
     spared = int(-(-request.credit_bytes // machine.peak_moved)) if request.credit_bytes else 0
     return spared, int(machine.dram_cycles(request.prefetch_bytes)[0] * machine.dram_share(store=False))
 
 
-def best_bound(request: Request, machine: Machine) -> int:
+def best_bound(request: Request, machine: Machine, known: Known) -> int:
     """Least lower bound on the cycles over all tilings that fit."""
     limits, spec = ends(request, machine), request.spec
     if isinstance(spec, RowsSpec):
@@ -69,15 +104,12 @@ def best_bound(request: Request, machine: Machine) -> int:
         return _unit_bound(spec, machine, limits)
     if isinstance(spec, ChainSpec):
         return min(chain_bound(spec, machine, limits, each) for each in _fitting_chain(spec, machine))
-    return min(int(each.bound.min()) for each in _fitting_matmul(request, spec, machine))
-
-
-Known = dict[tuple[Request, AnyTiling], Mapping]
-"""Loop nests costed so far, on one accelerator: the cost does not depend on the room for tiles."""
+    return known.shortlist(request, spec, machine).least()
 
 
 def best_mapping(request: Request, machine: Machine, known: Known) -> Mapping:
-    """The tiling of least exact cycles; among equals, of least DRAM traffic. `known` is added to."""
+    """The tiling of least exact cycles; among equals, of least DRAM traffic, then of larger tiles. `known` is
+    added to."""
     if isinstance(request.spec, RowsSpec):
         return _best_rows(request, request.spec, machine)
     if isinstance(request.spec, StreamSpec):
@@ -92,38 +124,32 @@ def best_mapping(request: Request, machine: Machine, known: Known) -> Mapping:
 
 
 def _best_matmul(request: Request, spec: MatmulSpec, machine: Machine, known: Known) -> Mapping:
-    found = _fitting_matmul(request, spec, machine)
-    bound = np.concatenate([each.bound for each in found])
-    traffic = np.concatenate([each.traffic for each in found])
-    owners = np.repeat(np.arange(len(found)), [each.bound.size for each in found])
-    starts = np.cumsum([0] + [each.bound.size for each in found])
-
+    found = known.shortlist(request, spec, machine)
     made: Made = {}
 
-    def mapped(index: int) -> Mapping:
-        owner = int(owners[index])
-        tiling = found[owner].tiling(index - int(starts[owner]))
-        mapping = known.get((request, tiling))
+    def mapped(row: int) -> Mapping:
+        tiling = found.tiling(row)
+        mapping = known.mappings.get((request, tiling))
         if mapping is None:
             mapping = _evaluate(request, machine, tiling, matmul_program(spec, machine, tiling, made))
-            known[request, tiling] = mapping
+            known.mappings[request, tiling] = mapping
         return mapping
 
-    best: tuple[tuple[int, float], Mapping] | None = None
-    for index in np.lexsort((traffic, bound)).tolist():
-        if best is not None and bound[index] >= best[0][0]:
+    best: tuple[Ranked, Mapping] | None = None
+    for bound in found.ranked():
+        if best is not None and bound >= best[0]:
             break
-        mapping = mapped(index)
-        rank = mapping.cycles, float(traffic[index])
+        mapping = mapped(bound.row)
+        rank = bound._replace(cycles=mapping.cycles)
         if best is None or rank < best[0]:
             best = rank, mapping
-    assert best is not None, "_fitting_matmul found candidates"
+    assert best is not None, "a shortlist has candidates"
     limit = int(best[1].cycles * (1 + machine.accelerator.mapper.slack))
     if limit > best[1].cycles:
-        frugal = np.flatnonzero((bound <= limit) & (traffic < best[0][1])).tolist()
-        for index in sorted(frugal, key=lambda each: (traffic[each], bound[each])):
-            if mapped(index).cycles <= limit:
-                return mapped(index)
+        frugal = np.flatnonzero((found.bound <= limit) & (found.traffic < best[0].traffic)).tolist()
+        for row in sorted(frugal, key=lambda each: (found.traffic[each], found.bound[each])):
+            if mapped(row).cycles <= limit:
+                return mapped(row)
     return best[1]
 
 
@@ -145,10 +171,10 @@ def _best_chain(request: Request, spec: ChainSpec, machine: Machine, known: Know
     for bound, tiling in ranked:
         if best is not None and bound >= best[0][0]:
             break
-        mapping = known.get((request, tiling))
+        mapping = known.mappings.get((request, tiling))
         if mapping is None:
             mapping = _evaluate(request, machine, tiling, chain_program(spec, machine, tiling))
-            known[request, tiling] = mapping
+            known.mappings[request, tiling] = mapping
         rank = mapping.cycles, sum(chain_traffic(spec, tiling))
         if best is None or rank < best[0]:
             best = rank, mapping
@@ -174,17 +200,6 @@ def _evaluate(request: Request, machine: Machine, tiling: AnyTiling, program: Pr
     prefetch = machine.dram_cycles(request.prefetch_bytes)
     cycles = region_cycles(program, machine.buffers, request.credit_bytes, prefetch)
     return Mapping(tiling, program, cycles)
-
-
-def _fitting_matmul(request: Request, spec: MatmulSpec, machine: Machine) -> list[bounds.Candidates]:
-    limits, credit = ends(request, machine), request.credit_bytes
-    found = [
-        bounds.candidates(spec, machine, split, limits, credit) for split in bounds.splits(spec, machine)
-    ]
-    found = [each for each in found if each.bound.size]
-    if not found:
-        raise misfit(spec, machine)
-    return found
 
 
 def _fitting_rows(spec: RowsSpec, machine: Machine) -> list[RowTiling]:

@@ -11,9 +11,10 @@ from functools import cached_property
 from itertools import product
 
 from tilewright.arch.accelerator import Accelerator, Operand
+from tilewright.dataflows.chosen import Chosen, chosen
 from tilewright.dataflows.layout import Group, lay_out
 from tilewright.dataflows.machine import Machine
-from tilewright.dataflows.mapper import Known, Mapping, Request, best_bound, best_mapping
+from tilewright.dataflows.mapper import Known, Mapping, Request
 from tilewright.dataflows.regions import Cut, Region, cut
 from tilewright.dataflows.residency import resident_tensors
 from tilewright.dataflows.sparse.cascade import cascaded
@@ -68,35 +69,36 @@ def plan(graph: OperatorGraph, accelerator: Accelerator) -> Plan:
     Divisions are visited in the order of their lower bounds, and left as soon as they can't be the best.
     Raises `InputError` if the buffers are too small for any tile of an operator.
     """
-    known: Known = {}
-    found = [(each.cycles, number, each) for number, each in enumerate(_outlooks(graph, accelerator))]
+    known, before = Known(), chosen(accelerator)
+    outlooks = _outlooks(graph, accelerator, before, known)
+    found = [(each.cycles, number, each) for number, each in enumerate(outlooks)]
     best: tuple[int, int, Plan] | None = None
     for _, number, each in sorted(found, key=lambda item: item[:2]):
-        mapped = _map(each, known, None if best is None else best[0] - (number > best[1]))
+        mapped = _map(each, before, known, None if best is None else best[0] - (number > best[1]))
         if mapped is not None:
             best = mapped.cycles, number, mapped
     assert best is not None, "_outlooks yields at least one, and the first is not limited"
     return best[2]
 
 
-def _map(bound: _Outlook, known: Known, limit: int | None) -> Plan | None:
+def _map(bound: _Outlook, before: Chosen, known: Known, limit: int | None) -> Plan | None:
     """The plan of one division of the buffers; None once it must exceed `limit` cycles."""
     schema, cycles, mappings = bound.schema, bound.cycles, {}
     for request, times in schema.requests.items():
         if limit is not None and cycles > limit:
             return None
-        mappings[request] = best_mapping(request, schema.machine, known)
+        mappings[request] = before.mapping(request, schema.machine, known)
         cycles += times * (mappings[request].cycles - bound.bounds[request])
     return Plan(schema, mappings, cycles) if limit is None or cycles <= limit else None
 
 
-def _outlooks(graph: OperatorGraph, accelerator: Accelerator) -> list[_Outlook]:
+def _outlooks(graph: OperatorGraph, accelerator: Accelerator, before: Chosen, known: Known) -> list[_Outlook]:
     """The least bounds for each division of the buffers that leaves room for a tile of every operator."""
     found: list[_Outlook] = []
     failure: InputError | None = None
     for schema in schemas(graph, accelerator):
         try:
-            bounds = {request: best_bound(request, schema.machine) for request in schema.requests}
+            bounds = {request: before.bound(request, schema.machine, known) for request in schema.requests}
         except InputError as error:
             failure = failure or error
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,30 +11,10 @@ from numpy.typing import NDArray
 from tilewright.arch.accelerator import Operand
 from tilewright.dataflows.arith import Ints, ceil_div
 from tilewright.dataflows.machine import Machine
+from tilewright.dataflows.nests import Mask, Nests, together
 from tilewright.dataflows.specs import MatmulSpec
 from tilewright.dataflows.tiles import SPREAD
 from tilewright.dataflows.tiling import Split
-
-Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Nests:
-    """Loop nests as columns."""
-
-    m: Ints
-    k: Ints
-    n: Ints
-    """Tile sizes over all cores."""
-    m_outer: Mask
-    """Whether m is the outer loop."""
-    outer_stays: Mask
-    inner_stays: Mask
-    """See `Tiling`."""
-
-    def __getitem__(self, rows: Mask) -> Nests:
-        """Some of them."""
-        return Nests(*(getattr(self, each.name)[rows] for each in fields(self)))
 
 
 def tiles_fit(
@@ -98,7 +78,7 @@ def fitting(spec: MatmulSpec, machine: Machine, split: Split, grid: tuple[Ints, 
     only_inner = inner & ~both & fits.staying(np.zeros_like(outer), inner)
     chosen = replace(nests, outer_stays=both | only_outer, inner_stays=both | (only_inner & ~only_outer))
     other = only_outer & only_inner
-    return _together(chosen, replace(nests, inner_stays=other)[other])
+    return together(chosen, replace(nests, inner_stays=other)[other])
 
 
 def _core(machine: Machine, split: Split, nests: Nests) -> tuple[Ints, Ints, Ints]:
@@ -113,15 +93,8 @@ def _core(machine: Machine, split: Split, nests: Nests) -> tuple[Ints, Ints, Int
 def _may_stay(spec: MatmulSpec, machine: Machine, nests: Nests) -> tuple[Mask, Mask]:
     """Whether staying makes a difference, and comes back to a place no earlier than slots would."""
     needed = max(2, machine.operand_slots)
-    m_tiles, k_tiles, n_tiles = _counts(spec, nests)
-    outer_tiles = np.where(nests.m_outer, m_tiles, n_tiles)
-    inner_tiles = np.where(nests.m_outer, n_tiles, m_tiles)
-    return (k_tiles >= needed) & (inner_tiles > 1), (k_tiles * inner_tiles >= needed) & (outer_tiles > 1)
-
-
-def _counts(spec: MatmulSpec, nests: Nests) -> tuple[Ints, Ints, Ints]:
-    shape = spec.shape
-    return -(-shape.m // nests.m), -(-shape.k // nests.k), -(-shape.n // nests.n)
+    tiles = nests.counts(spec.shape)
+    return (tiles.k >= needed) & (tiles.inner > 1), (tiles.k * tiles.inner >= needed) & (tiles.outer > 1)
 
 
 class _Staying:
@@ -130,12 +103,16 @@ class _Staying:
     def __init__(self, spec: MatmulSpec, machine: Machine, split: Split, nests: Nests) -> None:
         self._spec, self._machine, self._split, self._nests = spec, machine, split, nests
         self._core = _core(machine, split, nests)
-        shape = spec.shape
+        shape, tiles = spec.shape, nests.counts(spec.shape)
         # of a dimension that the cores share out, a core has a part of each tile
         self._all = [
-            tiles * size if split == axis else np.full_like(size, extent)
-            for axis, tiles, size, extent in zip(
-                ("m", "k", "n"), _counts(spec, nests), self._core, (shape.m, shape.k, shape.n), strict=True
+            count * size if split == axis else np.full_like(size, extent)
+            for axis, count, size, extent in zip(
+                ("m", "k", "n"),
+                (tiles.m, tiles.k, tiles.n),
+                self._core,
+                (shape.m, shape.k, shape.n),
+                strict=True,
             )
         ]
 
@@ -145,9 +122,3 @@ class _Staying:
         a = np.where(m_outer, outer * m * all_k, inner * all_m * all_k)
         b = np.where(m_outer, inner * all_k * all_n, outer * all_k * n)
         return tiles_fit(self._spec, self._machine, self._split, self._core, (a, b))
-
-
-def _together(one: Nests, other: Nests) -> Nests:
-    return Nests(
-        *(np.concatenate([getattr(one, each.name), getattr(other, each.name)]) for each in fields(Nests))
-    )
