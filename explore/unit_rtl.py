@@ -37,11 +37,12 @@ def sizes_of(accelerator: Accelerator) -> UnitSizes:
 
 def content(accelerator: Accelerator) -> Content:
     """All that `tilewright rtl` writes of an accelerator. Raises `InputError` as `sizes_of`."""
+    from tilewright.arch.load import to_yaml
     from tilewright.rtl.deliver import unit_content
 
     sizes = sizes_of(accelerator)
     expected = partial(expected_cycles, sizes)
-    return unit_content(sizes, accelerator.name, expected, cycle_formula(sizes))
+    return unit_content(sizes, accelerator.name, to_yaml(accelerator), expected, cycle_formula(sizes))
 
 
 def simulator_job(job: Job) -> attention_jobs.Job:

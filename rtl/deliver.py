@@ -56,9 +56,10 @@ class Content:
 
 
 def unit_content(
-    parameters: UnitSizes, accelerator: str, expected_cycles: ExpectedCycles, formula: str
+    parameters: UnitSizes, accelerator: str, described: str, expected_cycles: ExpectedCycles, formula: str
 ) -> Content:
-    """All files of a unit. `accelerator` is what to call it, `formula` Markdown on its cycles."""
+    """All files of a unit. `accelerator` is what to call the machine that has it, `described` its YAML,
+    `formula` Markdown on its cycles."""
     unit = AttentionUnit(parameters)
     ports = ports_of(unit)
     stimulus, heads = example_stimulus(ports, parameters, expected_cycles)
@@ -67,10 +68,11 @@ def unit_content(
         **bench_files(ports, TOP, stimulus),
         "lint.vlt": (files("tilewright.rtl") / "lint.vlt").read_text(encoding="utf-8"),
         **scripts(ports, parameters),
+        "accelerator.yaml": described,
     }
     texts["README.md"] = readme(parameters, ports, accelerator, heads, stimulus.expected_cycles, formula)
-    described = description(TOP, ports, parameters) | {"files": digests(texts)}
-    texts[MARK] = json.dumps(described, indent=2) + "\n"
+    mark = description(TOP, ports, parameters) | {"files": digests(texts)}
+    texts[MARK] = json.dumps(mark, indent=2) + "\n"
     return Content(texts, parameters, stimulus, heads)
 
 

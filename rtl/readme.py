@@ -60,6 +60,7 @@ tile, head dimension {head_dim}, {bits}-bit operands. Written by
 | `{top}.v` | the unit, synthesizable Verilog-2005 |
 | `{top}.json` | ports, fields of the command, parameters, hashes of the other files: for programs |
 | `tb_{top}.v`, `vectors/` | self-checking test bench, with vectors from a bit-exact model |
+| `accelerator.yaml` | the accelerator that the unit is part of, for every command of tilewright |
 | `lint.vlt` | what Verilator's lint is told to leave, and why |
 | the rest | FPGA flows: `make ecp5`, `make ice40`, `make xilinx`, or `vivado -source vivado.tcl` |
 

@@ -13,8 +13,9 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from tilewright.description.errors import InputError
+from tilewright.explore.libraries import need
 from tilewright.explore.study.points import point_result
-from tilewright.explore.study.presets import Presets, find_presets, nearest_presets
+from tilewright.explore.study.presets import Presets, find_presets, knee_work, nearest_presets
 from tilewright.explore.study.view import StudyView
 from tilewright.sim.result import Result
 
@@ -33,7 +34,7 @@ class LiveStudy:
     ) -> None:
         self._read = read
         self._stamp = stamp
-        self._presets: dict[tuple[str, ...], Presets] = {}
+        self._presets: dict[object, Presets] = {}
         self._runs_presets = not run_presets  # as if that were under way
         self._lock = Lock()
         self._view: StudyView | None = None
@@ -57,21 +58,21 @@ class LiveStudy:
     def presets(self) -> Presets:
         """The machines nearest to the knee, as far as they are known; the others are run meanwhile."""
         view = self.view()
-        names = tuple(nearest_presets(view))
-        known = self._presets.get(names) or find_presets(view, run=False)
+        wanted = (tuple(nearest_presets(view)), knee_work(view))
+        known = self._presets.get(wanted) or find_presets(view, run=False)
         if known.missing:
             with self._lock:
                 if not self._runs_presets:
                     self._runs_presets = True
-                    Thread(target=self._run_presets, args=(view, names), daemon=True).start()
+                    Thread(target=self._run_presets, args=(view, wanted), daemon=True).start()
         return known
 
-    def _run_presets(self, view: StudyView, names: tuple[str, ...]) -> None:
+    def _run_presets(self, view: StudyView, wanted: object) -> None:
         try:
             found = find_presets(view)
         except InputError:  # the study was taken away
             found = Presets({}, {}, missing=False)
-        self._presets[names] = found
+        self._presets[wanted] = found
         self._runs_presets = False
 
     def _result(self, point: str, workload: int) -> Result | None:
@@ -85,12 +86,9 @@ def make_app(study: LiveStudy, host: str = "127.0.0.1", refresh_s: float = 2.0) 
 
     Raises `InputError` if Dash is not installed.
     """
-    try:
-        import dash
-    except ImportError as error:
-        raise InputError(
-            "the dashboard needs Dash: pip install 'tilewright[dashboard]'; `tilewright report` does without"
-        ) from error
+    need("dash", "Dash", "the dashboard (not `tilewright report`)", "dashboard")
+    import dash
+
     from tilewright.explore.pages.dashboard_callbacks import connect
     from tilewright.explore.pages.dashboard_layout import INDEX, layout
 

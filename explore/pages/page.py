@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tilewright.explore.pages.pieces import page_template
+
 READINGS = {
     "timeline": (
         "Operators over time",
@@ -62,21 +64,7 @@ CHOICES = (
 )
 """Heading and reading of the table of `Result.sparse_attention`."""
 
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title} - tilewright</title>
-<style>{css}</style>
-<script>{plotlyjs}</script>
-</head>
-<body>
-<main>
-<header><h1>{title}</h1><p>{lead}</p></header>
-{key_figures}
-{sections}
+PAGE = page_template("""\
 <section id="operators"><h2>Slowest operators</h2>
 <p class="reading">Equal layers and decode steps folded; cycles are what the operators add to the run.</p>
 {operators}</section>
@@ -86,10 +74,7 @@ PAGE = """<!DOCTYPE html>
 <section id="provenance"><h2>Configuration and provenance</h2>
 <p class="reading">What was simulated, resolved to the last default, and with what.</p>
 {provenance}</section>
-</main>
-</body>
-</html>
-"""
+""")
 
 CSS = """
 :root { --bg: #fbfbfa; --card: #ffffff; --fg: #1d2127; --soft: #626b76; --line: #e3e5e8; --grid: #e9ebee; }

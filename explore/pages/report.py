@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tilewright.explore.pages import energy_data, energy_figures, figures
 from tilewright.explore.pages import figure_data as data
 from tilewright.explore.pages.page import CHOICES, CSS, PAGE, READINGS
+from tilewright.explore.pages.pieces import cells, key_figures_html, plot_html
 from tilewright.sim.quantities import fractional, percent
 from tilewright.sim.render import (
     CHOICE_COLUMNS,
@@ -105,18 +106,11 @@ def _energy_figures(result: Result) -> dict[str, go.Figure]:
 
 
 def _section_html(section: Section) -> str:
-    plot: str = section.figure.to_html(
-        full_html=False,
-        include_plotlyjs=False,
-        div_id=f"figure-{section.id}",
-        default_width="100%",
-        default_height=f"{section.figure.layout.height}px",
-        config={"responsive": True, "displaylogo": False, "displayModeBar": False},
-    )
     legend = "".join(
         f'<span><i style="background:{color}"></i>{escape(name)}</span>' for name, color in section.legend
     )
     legend = f'<p class="legend">{legend}</p>' if legend else ""
+    plot = plot_html(section.figure, section.id)
     return (
         f'<section id="{section.id}"><h2>{escape(section.title)}</h2>'
         f'<p class="reading">{escape(section.reading)}</p>{legend}{plot}</section>\n'
@@ -124,22 +118,16 @@ def _section_html(section: Section) -> str:
 
 
 def _key_figures_html(result: Result) -> str:
-    cards = []
-    for name, text in key_figures(summary(result)):
-        value, _, note = _split_value(text)
-        cards.append(
-            f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
-        )
-    return f"<dl>{''.join(cards)}</dl>"
+    return key_figures_html([(name, *_split_value(text)) for name, text in key_figures(summary(result))])
 
 
-def _split_value(text: str) -> tuple[str, str, str]:
+def _split_value(text: str) -> tuple[str, str]:
     """The figure itself, and what is said about it."""
     for word in (" at ", " of ", " ("):
         if word in text:
             value, _, note = text.partition(word)
-            return value, word, f"{word.strip(' (')} {note.rstrip(')')}".strip()
-    return text, "", ""
+            return value, f"{word.strip(' (')} {note.rstrip(')')}".strip()
+    return text, ""
 
 
 def _operators_html(result: Result) -> str:
@@ -157,26 +145,25 @@ def _choices_html(result: Result) -> str:
     if not found:
         return ""
     classes = ("", *["n"] * (len(CHOICE_COLUMNS) - 1))
-    rows = [_cells("td", choice_cells(choice), classes) for choice in found]
-    table = "".join((_cells("th", CHOICE_COLUMNS, classes), *rows))
+    rows = [_row("td", choice_cells(choice), classes) for choice in found]
+    table = "".join((_row("th", CHOICE_COLUMNS, classes), *rows))
     return (
         f'<section id="choices"><h2>{CHOICES[0]}</h2><p class="reading">{CHOICES[1]}</p>'
         f'<div class="scroll"><table>{table}</table></div></section>\n'
     )
 
 
-def _cells(tag: str, texts: Sequence[str], classes: Sequence[str]) -> str:
-    pairs = zip(texts, classes, strict=True)
-    return "<tr>" + "".join(f'<{tag} class="{css}">{escape(text)}</{tag}>' for text, css in pairs) + "</tr>"
+def _row(tag: str, texts: Sequence[str], classes: Sequence[str]) -> str:
+    return f"<tr>{cells(tag, texts, classes)}</tr>"
 
 
 def _operator_row(group: OperatorGroup) -> str:
     useful = percent(group.useful_macs / group.macs) if group.macs else ""
-    cells = (
+    texts = (
         group.label, group.kind, f"{group.cycles:,}", percent(group.share), f"{group.macs:,}", useful,
         fractional(1e-12 * group.energy_pj, "J"), group.bound, group.extent,
     )  # fmt: skip
-    return _cells("td", cells, [css for _, css in _COLUMNS])
+    return _row("td", texts, [css for _, css in _COLUMNS])
 
 
 def _sources_html(result: Result) -> str:
@@ -193,8 +180,8 @@ def _source_row(row: Mapping[str, object], numbers: Mapping[str, int]) -> str:
     name, *rest = source_cells(row)
     # A long name may be broken after its dots and underscores: on a phone it would hide its value.
     breakable = escape(name).replace(".", ".<wbr>").replace("_", "_<wbr>")
-    cells = "".join(f"<td>{escape(text)}</td>" for text in rest)
-    return f'<tr><td class="name">{breakable}</td>{cells}<td>[{numbers[str(row["source"])]}]</td></tr>'
+    others = "".join(f"<td>{escape(text)}</td>" for text in rest)
+    return f'<tr><td class="name">{breakable}</td>{others}<td>[{numbers[str(row["source"])]}]</td></tr>'
 
 
 def _provenance_html(result: Result) -> str:

@@ -208,22 +208,25 @@ def _sizes(levels: int) -> list[float]:
 def parallel_figure(data: ParallelData) -> go.Figure:
     """A line per point; drag along an axis to keep only what passes there."""
     figure = blank_figure(height=420, legend=False)
-    dimensions = []
+    dimensions, lines = [], 1
     for axis in data.axes:
-        dimension: dict[str, object] = {"label": folded(axis.title, 14), "values": list(axis.values)}
+        label = f"\u200b<br>{folded(axis.title, 14)}"  # on the first line lies the axis's smallest value
+        lines = max(lines, label.count("<br>"))
+        dimension: dict[str, object] = {"label": label, "values": list(axis.values)}
         if axis.labels:
             span = {"tickvals": list(range(len(axis.labels))), "ticktext": list(axis.labels)}
             dimension |= span | {"range": [-0.05, len(axis.labels) - 0.95]}
         dimensions.append(dimension)
     figure.add_parcoords(
         dimensions=dimensions, labelfont={"size": 12}, tickfont={"size": 11},
+        labelside="bottom",  # lines after a title's first go down: above, they would lie on the largest value
         line={"color": [int(on) for on in data.front], "cmin": 0, "cmax": 1, "showscale": False,
               "colorscale": [[0, "#9db7da"], [1, FRONT_COLOR]]},
         unselected={"line": {"color": IDLE_COLOR, "opacity": 0.08}},
     )  # fmt: skip
     names = data.axes[0].labels if data.axes else ()  # they stand left of the first axis
     left = max(56, 16 + 6 * max(map(len, names), default=0))
-    figure.update_layout(margin={"l": left, "r": 56, "t": 72, "b": 24})
+    figure.update_layout(margin={"l": left, "r": 56, "t": 28, "b": 40 + 16 * lines})
     return figure
 
 

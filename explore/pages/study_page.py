@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tilewright.explore.pages.page import CSS
+from tilewright.explore.pages.pieces import page_template
 
 READINGS = {
     "front": (
@@ -43,39 +44,26 @@ READINGS = {
 """By figure: its heading, and how to read it."""
 
 PRESETS = (
-    "Diamonds are shipped machines of about the knee's size, on the same work at the same fidelity, each in "
-    "its own number format."
+    "Diamonds are shipped machines of about the knee's size, on the knee's work{work} at the same fidelity, "
+    "each in its own number format."
 )
 
 POINT_PANEL = """<div id="point" class="point" aria-live="polite">
 <p class="reading">No point chosen: click on one above, or on a row of the table below.</p></div>
 """
 
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>{title} - tilewright</title>
-<style>{css}</style>
-<script>{plotlyjs}</script>
-</head>
-<body>
-<main>
-<header><h1>{title}</h1><p>{lead}</p></header>
-{key_figures}
-{sections}
+PAGE = page_template(
+    """\
 <section id="provenance"><h2>The study</h2>
 <p class="reading">What was searched, and how.</p>
 {provenance}</section>
-</main>
+""",
+    links='<link rel="icon" href="data:,">\n',
+    scripts="""\
 <script type="application/json" id="points">{points}</script>
 <script>{script}</script>
-</body>
-</html>
-"""
+""",
+)
 
 STUDY_CSS = (
     CSS

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from tilewright.description.errors import InputError
 from tilewright.explore.pages import figure_data, figures, study_figures
 from tilewright.explore.pages.page import READINGS as RUN_READINGS
+from tilewright.explore.pages.pieces import cells, key_figures_html, plot_html
 from tilewright.explore.pages.study_page import PAGE, POINT_PANEL, PRESETS, READINGS, SCRIPT, STUDY_CSS
 from tilewright.explore.study import data as study_data
 from tilewright.explore.study import importance as study_importance
@@ -21,10 +22,10 @@ from tilewright.explore.study.fpga_text import FrontFpga, front_fpga
 from tilewright.explore.study.points import (
     arch_overrides,
     point_facts,
-    point_result,
     point_yaml,
 )
 from tilewright.explore.study.presets import Presets, find_presets
+from tilewright.explore.study.runs import Tell, kept_result
 from tilewright.explore.study.view import POINT, StudyView, text_of, title_of
 from tilewright.sim.result import Result
 
@@ -33,24 +34,25 @@ MOST_YAML = 200
 _TABLE_ROWS = 60
 
 
-def write_study_report(view: StudyView, path: str | Path) -> None:
+def write_study_report(view: StudyView, path: str | Path, tell: Tell = lambda _: None) -> None:
     """Write the page of `view` to `path` (HTML, about 5 MB: it carries plotly.js).
 
-    The knee is simulated once more for its timeline and roofline.
+    Shipped machines are simulated beside the front, and the knee once more for its timeline and roofline;
+    what came of it is kept in the study's folder. `tell` hears of each run before it begins.
     """
-    Path(path).write_text(study_html(view), encoding="utf-8", newline="\n")
+    Path(path).write_text(study_html(view, tell), encoding="utf-8", newline="\n")
 
 
-def study_html(view: StudyView) -> str:
+def study_html(view: StudyView, tell: Tell = lambda _: None) -> str:
     """The page as text."""
     from plotly.offline import get_plotlyjs
 
-    presets = find_presets(view)
+    presets = find_presets(view, tell=tell)
     fronts = front_panels(view, presets.figures)
     shown = [front for _, front in fronts]
     parts = [
         _front_html(fronts, presets), _table_html(view), _overview_html(view), _comparison_section(view),
-        _knee_html(view), _failures_html(view),
+        _knee_html(view, tell), _failures_html(view),
     ]  # fmt: skip
     work = (" or " if view.choices else ", ").join(view.labels)
     return PAGE.format(
@@ -95,25 +97,6 @@ def key_figures(view: StudyView) -> list[tuple[str, str, str]]:
     return cards
 
 
-def key_figures_html(cards: Sequence[tuple[str, str, str]]) -> str:
-    """The cards as a list of definitions."""
-    items = (
-        f"<div><dt>{escape(name)}</dt><dd>{escape(text)}<small>{escape(note)}</small></dd></div>"
-        for name, text, note in cards
-    )
-    return f"<dl>{''.join(items)}</dl>"
-
-
-def plot_html(figure: go.Figure, id_: str) -> str:
-    """A figure with an id of its own, so that the page is the same each time."""
-    html: str = figure.to_html(
-        full_html=False, include_plotlyjs=False, div_id=f"figure-{id_}", default_width="100%",
-        default_height=f"{figure.layout.height}px",
-        config={"responsive": True, "displaylogo": False, "displayModeBar": False},
-    )  # fmt: skip
-    return html
-
-
 def _section(id_: str, title: str, reading: str, body: str, css: str = "") -> str:
     return (
         f'<section id="{id_}" class="{css}"><h2>{escape(title)}</h2>'
@@ -130,7 +113,8 @@ def _front_html(fronts: Sequence[tuple[str, study_data.FrontData]], presets: Pre
 
 def front_remarks(fronts: Sequence[study_data.FrontData], presets: Presets) -> str:
     """What stands below the front: which machines there are, which there are not, what is not drawn."""
-    remarks = [PRESETS] * any(not mark.point for data in fronts for mark in data.marks)
+    work = f" ({presets.work}; other points run other work)" if presets.work else ""
+    remarks = [PRESETS.format(work=work)] * any(not mark.point for data in fronts for mark in data.marks)
     beyond = list(dict.fromkeys(text for data in fronts for text in data.beyond))
     remarks += [f"Off the figure: {', '.join(beyond)}."] * bool(beyond)
     remarks += [f"Without {name}, which can't run it: {why}." for name, why in presets.refused.items()]
@@ -155,15 +139,13 @@ def _table_html(view: StudyView) -> str:
         values = view.values(row)
         point = str(view.frame[POINT].iloc[row])
         name = f"{point} (knee)" if row == view.knee else point
-        cells = [name, *(text_of(o.name, view.number(row, o.name)) for o in view.objectives)]
-        cells += [str(values.get(key, "")) for key in view.parameters]
-        cells += fpga.rows[place] if fpga else ()
-        lines.append(f'<tr data-point="{escape(point)}">{_cells("td", cells, numbers)}</tr>')
+        texts = [name, *(text_of(o.name, view.number(row, o.name)) for o in view.objectives)]
+        texts += [str(values.get(key, "")) for key in view.parameters]
+        texts += fpga.rows[place] if fpga else ()
+        lines.append(f'<tr data-point="{escape(point)}">{cells("td", texts, numbers)}</tr>')
     more = len(rows) - _TABLE_ROWS
     note = f'<p class="reading">{more:,} more are in the figure.</p>' if more > 0 else ""
-    table = (
-        f'<div class="scroll"><table><tr>{_cells("th", heads, numbers)}</tr>{"".join(lines)}</table></div>'
-    )
+    table = f'<div class="scroll"><table><tr>{cells("th", heads, numbers)}</tr>{"".join(lines)}</table></div>'
     return _section(
         "table",
         "Points on the front",
@@ -178,10 +160,6 @@ def _fpga_notes(fpga: FrontFpga | None) -> str:
     notes = "".join(f'<p class="reading">{escape(note)}</p>' for note in fpga.notes)
     commands = "\n".join(fpga.commands)
     return notes + (f'<pre class="command">{escape(commands)}</pre>' if commands else "")
-
-
-def _cells(tag: str, texts: Sequence[str], classes: Sequence[str]) -> str:
-    return "".join(f'<{tag} class="{c}">{escape(t)}</{tag}>' for t, c in zip(texts, classes, strict=True))
 
 
 def _overview_html(view: StudyView) -> str:
@@ -235,9 +213,9 @@ def _comparison_section(view: StudyView) -> str:
 def comparison_html(data: Comparison, id_: str) -> str:
     """Tables of what differs, a sentence for each difference, a stacked bar for each quantity."""
     numbers = ["", *["n"] * len(data.names)]
-    heads = _cells("th", ["", *data.names], numbers)
+    heads = cells("th", ["", *data.names], numbers)
     rows = "".join(
-        f"<tr>{_cells('td', [title, *texts], numbers)}</tr>"
+        f"<tr>{cells('td', [title, *texts], numbers)}</tr>"
         for title, texts in (*data.objectives, *data.parameters)
     )
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in data.reasons)
@@ -256,13 +234,13 @@ def legend_html(entries: Sequence[tuple[str, str]]) -> str:
     return f'<p class="legend">{"".join(items)}</p>'
 
 
-def _knee_html(view: StudyView) -> str:
+def _knee_html(view: StudyView, tell: Tell) -> str:
     """Timeline and roofline of the knee, on the workload that takes most of its time."""
     if view.knee is None or not view.workloads:
         return ""
     workload = max(view.workloads, key=lambda w: w.weight)
     try:
-        result = point_result(view, view.knee, workload)
+        result = kept_result(view, view.knee, workload, tell)
     except InputError as error:
         reason = "; ".join(str(problem) for problem in error.problems)
         return _section("knee", "The knee by itself", f"It could not be run again: {reason}", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from tilewright.arch.accelerator import Accelerator
 from tilewright.arch.load import load_accelerator, to_yaml
@@ -28,16 +28,21 @@ def point_yaml(view: StudyView, row: int) -> str:
 
 def point_command(view: StudyView, row: int, workload: StudyWorkload) -> str:
     """The command that runs a point again."""
-    workload = view.run_by(row, workload)
+    own = point_workload(view, row, workload)
     arch = (f"arch.{text}" for text in _overrides(view, row, "arch."))
-    words = [
-        view.accelerator,
-        workload.workload,
-        *arch,
-        *_workload_overrides(view, row, workload, "workload."),
-    ]
+    words = [view.accelerator, own.workload, *arch, *own.overrides]
     fidelity = str(view.frame["fidelity"].iloc[row])
     return shlex.join(["tilewright", "run", *words, *([f"--fidelity={fidelity}"] * (fidelity != "event"))])
+
+
+def point_workload(view: StudyView, row: int, workload: StudyWorkload) -> StudyWorkload:
+    """One of the study's workloads as a point runs it: overrides `workload.KEY=VALUE`, the space's own, then
+    the point's."""
+    own = view.run_by(row, workload)
+    texts = (
+        *(text.removeprefix("workload.") for text in own.overrides), *_overrides(view, row, "workload.")
+    )  # fmt: skip
+    return replace(own, overrides=tuple(f"workload.{text}" for text in texts))
 
 
 def point_result(view: StudyView, row: int, workload: StudyWorkload) -> Result:
@@ -46,7 +51,8 @@ def point_result(view: StudyView, row: int, workload: StudyWorkload) -> Result:
     from tilewright.sim.run import Options, simulate
     from tilewright.workloads.load import load_workload
 
-    graph = load_workload(view.run_by(row, workload).workload, _workload_overrides(view, row, workload))
+    own = point_workload(view, row, workload)
+    graph = load_workload(own.workload, own.overrides)
     fidelity = str(view.frame["fidelity"].iloc[row])
     if fidelity not in ("analytic", "event", "cycle"):
         raise InputError(f"a point of the fidelity {fidelity!r} can't be run again")
@@ -99,9 +105,3 @@ def _overrides(view: StudyView, row: int, prefix: str) -> list[str]:
     """`KEY=VALUE` of one kind, without the prefix."""
     chosen: Mapping[str, object] = {k: v for k, v in view.values(row).items() if k.startswith(prefix)}
     return [f"{key.removeprefix(prefix)}={_shown(value)}" for key, value in chosen.items()]
-
-
-def _workload_overrides(view: StudyView, row: int, workload: StudyWorkload, prefix: str = "") -> list[str]:
-    """The space's own, then the point's."""
-    given = [f"{prefix}{text.removeprefix('workload.')}" for text in workload.overrides]
-    return given + [f"{prefix}{text}" for text in _overrides(view, row, "workload.")]

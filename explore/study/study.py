@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from tilewright.description.errors import InputError
 from tilewright.description.names import nearest
 from tilewright.explore.evaluation.points import WORKLOAD, Value, override_text
 from tilewright.explore.space.load import LoadedSpace, read_space
+from tilewright.explore.space.schema import Goal, Objective
 from tilewright.explore.study.fpga import StudyFpga, UnitOfPoints, read_fpga, units_of
 from tilewright.explore.study.unmet import unmet
 from tilewright.explore.sweep.methods import costs_of, is_feasible
@@ -52,6 +53,12 @@ class Study:
         return read_space(self.record.definition, self.record.source, Path(self.record.folder))
 
     @property
+    def _final(self) -> str:
+        """The fidelity of rows that may be on a front."""
+        fidelity = self.loaded.space.fidelity
+        return "event" if fidelity == "ladder" else fidelity
+
+    @property
     def parameters(self) -> tuple[str, ...]:
         """Override keys that are varied."""
         return tuple(self.loaded.space.parameters)
@@ -83,26 +90,50 @@ class Study:
         rows = list(self.rows())
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*STATE, *self.parameters])
 
-    def front(self) -> pd.DataFrame:
+    def front(self, objectives: Mapping[str, Goal] | None = None) -> pd.DataFrame:
         """The points that meet the constraints and that no other one dominates, best in the first objective
-        first; bounds alone (the ladder's `analytic` rows) are on no front."""
+        first; bounds alone (the ladder's `analytic` rows) are on no front.
+
+        `objectives` are columns of `to_frame` and their goals, in the place of the space's own:
+        `{"latency_s": "minimize", "fpga.ecp5.lut4": "minimize"}`. A point whose cell is empty is on no front;
+        a ladder simulated only what its own objectives called for. Raises `InputError` for what is no column
+        of numbers.
+        """
         import pandas as pd
 
-        rows = self.front_rows()
+        rows = self.front_rows(objectives)
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*STATE, *self.parameters])
 
-    def front_rows(self) -> list[dict[str, object]]:
+    def front_rows(self, objectives: Mapping[str, Goal] | None = None) -> list[dict[str, object]]:
         """The rows of `front`."""
+        asked = self.loaded.space.objectives if objectives is None else self._asked(objectives)
         with Store(self.folder) as store:
-            numbers, costs = np.empty(0, np.int64), np.empty((0, len(self.loaded.space.objectives)))
-            for some, theirs in self._candidates(store):
+            fpga = self._fpga(store)
+            numbers, costs = np.empty(0, np.int64), np.empty((0, len(asked)))
+            for some, theirs in self._candidates(store, asked, fpga):
                 numbers, costs = np.concatenate((numbers, some)), np.concatenate((costs, theirs))
                 best = non_dominated(costs)
                 numbers, costs = numbers[best], costs[best]
             places = sorted(range(len(numbers)), key=lambda place: (*costs[place], numbers[place]))
             rows = (store.row(self._number, int(numbers[place])) for place in places)
-            fpga = self._fpga(store)
             return [self._row(kept, fpga) for kept in rows if kept is not None]
+
+    def _asked(self, objectives: Mapping[str, Goal]) -> tuple[Objective, ...]:
+        """As a space has them. Raises `InputError` for what no point can be compared by."""
+        if not objectives:
+            raise InputError(f"{self.folder}: a front needs an objective")
+        rows = (row for row in self.rows() if row["fidelity"] == self._final)
+        done = next((row for row in rows if row["status"] == "done"), {})
+        for name, goal in objectives.items():
+            if goal not in get_args(Goal):
+                raise InputError(f"objective {name!r}: the goal is minimize or maximize, not {goal!r}")
+            if name in STATE or (done and name not in done):
+                meant = nearest(name, done.keys() - set(STATE))
+                hint = f", did you mean {meant!r}?" if meant else ""
+                raise InputError(f"{self.folder}: points have no figure {name!r}{hint}")
+            if isinstance(done.get(name), str | list | dict):
+                raise InputError(f"{self.folder}: points can't be compared by {name!r}, which is no number")
+        return tuple(Objective(name=name, goal=goal) for name, goal in objectives.items())
 
     def unmet(self) -> list[str]:
         """Constraints that no point of the study meets."""
@@ -129,19 +160,24 @@ class Study:
                 f"{self.folder}: the accelerator or a workload of this study has changed since; sweep again"
             )
 
-    def _candidates(self, store: Store) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    def _candidates(
+        self, store: Store, objectives: Sequence[Objective], fpga: StudyFpga
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
         """Numbers and costs, all to be minimized, of points that may be on the front; a few rows at a time,
         as a study may have millions."""
-        objectives = self.loaded.space.objectives
-        final = "event" if self.loaded.space.fidelity == "ladder" else self.loaded.space.fidelity
+        measured = any(each.name.startswith("fpga.") for each in objectives)
         signs = np.array([-1.0 if each.goal == "maximize" else 1.0 for each in objectives])
-        source = store.rows(self._number, final)
+        source = store.rows(self._number, self._final)
+
+        def cells(kept: Kept) -> Mapping[str, object]:
+            return fpga.columns(arch_overrides(kept.values)) if measured else {}
+
         while chunk := list(islice(source, _AT_ONCE)):
             found = [
                 (kept.number, costs)
                 for kept in chunk
                 if kept.row is not None
-                and (costs := costs_of(kept.values, kept.row, objectives))
+                and (costs := costs_of(kept.values, {**kept.row, **cells(kept)}, objectives))
                 and is_feasible(kept.values, kept.row, self.loaded.constraints)
             ]
             if found:

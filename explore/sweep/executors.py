@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from tilewright.description.documented import Documented
 from tilewright.description.errors import InputError
 from tilewright.description.reading import read, read_text
+from tilewright.explore.libraries import need
 from tilewright.explore.processes import Pool, process_pool
 
 CONNECT_S = 20
@@ -234,6 +235,8 @@ class SlurmCluster(Part):
 
 
 ClusterFile = Annotated[LocalCluster | SshCluster | SlurmCluster, Field(discriminator="kind")]
+_LIBRARIES = {"ssh": ("asyncssh", "AsyncSSH"), "slurm": ("dask_jobqueue", "dask-jobqueue")}
+"""Kinds of cluster that need another one beside Dask: its import name, and its name."""
 
 
 def executor(jobs: int, dask: str | None = None) -> Executor:
@@ -249,9 +252,7 @@ def executor(jobs: int, dask: str | None = None) -> Executor:
         raise InputError(
             f"--dask {dask!r} is neither a scheduler's address (tcp://host:8786) nor a cluster's YAML file"
         )
-    try:
-        return Dask("" if cluster else dask, cluster and cluster.start())
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"Dask is not installed ({error.name} is missing): pip install 'tilewright[distributed]'"
-        ) from None
+    need("distributed", "Dask", "--dask", "distributed")
+    if cluster is not None and cluster.kind in _LIBRARIES:
+        need(*_LIBRARIES[cluster.kind], f"{dask}: kind {cluster.kind!r}", "distributed")
+    return Dask("" if cluster else dask, cluster and cluster.start())

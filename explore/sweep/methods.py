@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tilewright.description.errors import InputError
 from tilewright.explore.evaluation.evaluate import Row
 from tilewright.explore.evaluation.expressions import Condition
 from tilewright.explore.evaluation.points import Axis, Chosen, Point, Value, grid
+from tilewright.explore.libraries import need
 from tilewright.explore.space.draws import Numbered, Seen, point_at, shuffled_points
 from tilewright.explore.space.load import LoadedSpace
-from tilewright.explore.space.schema import Objective
+from tilewright.explore.space.schema import Method, Objective
 
 if TYPE_CHECKING:
     import optuna
@@ -25,6 +25,18 @@ _TRIES = 100_000
 GENERATION: Mapping[str, int] = {"nsga2": 50, "tpe": 10}
 """Points that a search asks for before it learns what they gave. The same whoever evaluates them, so that the
 same seed finds the same points on any machine."""
+_LIBRARIES: Mapping[Method, tuple[str, str]] = {
+    "sobol": ("scipy", "SciPy"),
+    "nsga2": ("optuna", "Optuna"),
+    "tpe": ("optuna", "Optuna"),
+}
+"""Methods that need one: its import name, and its name."""
+
+
+def check_installed(method: Method) -> None:
+    """Raise `InputError` if a method needs a library that is not installed."""
+    if method in _LIBRARIES:
+        need(*_LIBRARIES[method], f"the method {method!r}", "search")
 
 
 def points(loaded: LoadedSpace) -> Iterator[Point]:
@@ -49,10 +61,8 @@ def points(loaded: LoadedSpace) -> Iterator[Point]:
 
 def _sobol(axes: Sequence[Axis], seed: int) -> Iterator[Point]:
     """Points along Sobol's sequence; on a grid they come back."""
-    try:
-        from scipy.stats.qmc import Sobol
-    except ModuleNotFoundError:
-        raise InputError("the method 'sobol' needs SciPy: pip install 'tilewright[search]'") from None
+    from scipy.stats.qmc import Sobol
+
     sequence = Sobol(len(axes), scramble=True, rng=np.random.default_rng(seed))
     while sequence.num_generated + _DRAWN <= sequence.maxn:
         yield from (point_at(axes, shares) for shares in sequence.random(_DRAWN).tolist())
@@ -66,12 +76,8 @@ class Search:
     """
 
     def __init__(self, loaded: LoadedSpace) -> None:
-        try:
-            import optuna
-        except ModuleNotFoundError:
-            raise InputError(
-                f"the method {loaded.space.method!r} needs Optuna: pip install 'tilewright[search]'"
-            ) from None
+        import optuna
+
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna = optuna
         self._loaded = loaded
@@ -132,7 +138,8 @@ def costs_of(
     """A point's figures for the objectives as they are, some of which may be its own values; None if it lacks
     one."""
     found = [row.get(objective.name, values.get(objective.name)) for objective in objectives]
-    return [float(each) for each in found if isinstance(each, int | float)] if None not in found else None
+    numbers = [float(each) for each in found if isinstance(each, int | float)]
+    return numbers if len(numbers) == len(found) else None
 
 
 def is_feasible(values: Mapping[str, Value], row: Mapping[str, object], rules: Sequence[Condition]) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tilewright.explore.evaluation.points import Point, keys, model_version
 from tilewright.explore.space.load import LoadedSpace
-from tilewright.explore.sweep.methods import points
+from tilewright.explore.sweep.methods import check_installed, points
 from tilewright.explore.sweep.store import FILE, Store
 from tilewright.explore.sweep.sweep import CHUNK, chunks, differences
 
@@ -32,7 +32,7 @@ class Forecast:
     reasons: Mapping[str, int]
     """Points by what would become of them."""
     seconds: float | None
-    """Of one core; None where nothing has run yet."""
+    """Of one core; None where nothing has run yet, or nothing is left."""
     changes: tuple[str, ...]
     """See `sweep.differences`."""
 
@@ -40,6 +40,7 @@ class Forecast:
 def forecast(loaded: LoadedSpace, folder: Path, *, retry_failed: bool = False) -> Forecast:
     """Go through a space's points and look each up in `folder`, which need not be there. Of the ladder, its
     first rung. Raises `InputError`."""
+    check_installed(loaded.space.method)
     reasons = dict.fromkeys(_REASONS, 0)
     store = Store(folder) if (folder / FILE).is_file() else None
     fidelity = "analytic" if loaded.space.fidelity == "ladder" else loaded.space.fidelity
@@ -57,7 +58,7 @@ def forecast(loaded: LoadedSpace, folder: Path, *, retry_failed: bool = False) -
         changes = tuple(differences(last[1], loaded)) if last else ()
         store.close()
     to_run = sum(count for reason, count in reasons.items() if reason.startswith("would run"))
-    seconds = None if mean is None else mean * to_run
+    seconds = mean * to_run if mean is not None and to_run else None
     return Forecast(sum(reasons.values()), not loaded.is_known_beforehand, reasons, seconds, changes)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,7 +47,9 @@ CREATE TABLE IF NOT EXISTS fpga(
     target TEXT NOT NULL, unit TEXT NOT NULL, measured TEXT NOT NULL, refused TEXT NOT NULL,
     finished REAL NOT NULL, PRIMARY KEY(target, unit));
 """
-"""Made with its first row: most studies have none, and those of older versions are read as they are."""
+_RUNS_TABLE = "CREATE TABLE IF NOT EXISTS runs(key BLOB PRIMARY KEY, result BLOB NOT NULL);"
+"""Both are made with their first row: most studies have none, and those of older versions are read as they
+are."""
 _PUT = """
 INSERT INTO points(key, space, number, point, fidelity, status, layout, result, note, seconds, finished)
 VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -306,10 +309,26 @@ class Store:
     def fpga(self) -> list[tuple[str, str]]:
         """What was kept by `keep_fpga`: `measured` and `refused`, in the order of device and unit."""
         with self._told():
-            if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'fpga'").fetchall():
+            if not self._has("fpga"):
                 return []
             query = "SELECT measured, refused FROM fpga ORDER BY target, unit"
             return [(measured, refused) for measured, refused in self._db.execute(query)]
+
+    def keep_run(self, key: bytes, text: str) -> None:
+        """Keep a text about the run of a point. Of points it changes nothing."""
+        with self._told(), self._transaction():
+            self._db.execute(_RUNS_TABLE)
+            self._db.execute("INSERT OR REPLACE INTO runs VALUES(?, ?)", (key, zlib.compress(text.encode())))
+
+    def run(self, key: bytes) -> str | None:
+        """What was kept by `keep_run`."""
+        with self._told():
+            query = "SELECT result FROM runs WHERE key = ?"
+            found = self._db.execute(query, (key,)).fetchone() if self._has("runs") else None
+        return None if found is None else zlib.decompress(found[0]).decode()
+
+    def _has(self, table: str) -> bool:
+        return self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is not None
 
     def _written(self, row: Row | None) -> tuple[int | None, str | None]:
         """A result as it is kept: its names once for all rows that have the same ones, and its values."""

@@ -22,7 +22,7 @@ from tilewright.explore.evaluation.points import Point, digest, keys, model_vers
 from tilewright.explore.space.load import LoadedSpace, definition_text
 from tilewright.explore.sweep.claims import Claims
 from tilewright.explore.sweep.executors import Executor, executor
-from tilewright.explore.sweep.methods import GENERATION, Search, points
+from tilewright.explore.sweep.methods import GENERATION, Search, check_installed, points
 from tilewright.explore.sweep.store import Known, SpaceRecord, Store
 
 CHUNK = 10_000
@@ -331,7 +331,8 @@ def sweep(
     `report` is called as points finish, `tell` with what a user should know. Raises `InputError`, and
     `KeyboardInterrupt` once everything finished is stored.
     """
-    workers = executor(jobs or len(os.sched_getaffinity(0)), dask)  # before there is a folder: it may refuse
+    check_installed(loaded.space.method)  # this and the next may refuse: before there is a folder
+    workers = executor(jobs or len(os.sched_getaffinity(0)), dask)
     try:
         with Store(folder, create=True) as store, closing(Claims(folder)) as claims:
             number, before = store.use(record(loaded))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +19,9 @@ from tilewright.description.prefixes import split_overrides
 
 if TYPE_CHECKING:
     from tilewright.sim.result import Result
+
+QUIET_S = 5.0
+"""At least, between two lines of progress where stderr is no terminal."""
 
 
 def report_command(
@@ -46,7 +52,33 @@ def _write_study(directory: Path, part: Path) -> None:
     from tilewright.explore.pages.study_report import write_study_report
     from tilewright.explore.study.opened import open_view
 
-    write_study_report(open_view(directory), part)
+    with _told() as tell:
+        write_study_report(open_view(directory), part, tell)
+
+
+@contextmanager
+def _told() -> Iterator[Callable[[str], None]]:
+    """What is being done, on stderr: a line that passes, or, where that is no terminal, one now and then."""
+    if not sys.stderr.isatty():
+        yield _now_and_then()
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("reading the study") as status:
+        yield status.update
+
+
+def _now_and_then() -> Callable[[str], None]:
+    """Says nothing of what is quick."""
+    last = time.monotonic()
+
+    def tell(text: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= QUIET_S:
+            last = time.monotonic()
+            note(text)
+
+    return tell
 
 
 def _write_result(what: list[str], fidelity: Fidelity, seed: int, no_fast_forward: bool, part: Path) -> None:

@@ -101,9 +101,12 @@ def export_command(
     ] = None,
 ) -> None:
     """Write all points of a sweep as a table: columns are override keys and result keys."""
+    from tilewright.explore.libraries import need
     from tilewright.explore.study.study import Study
 
     chosen = output_format or _format_of(output)
+    if chosen is ExportFormat.PARQUET:
+        need("pyarrow", "PyArrow", "writing Parquet", "search")
     study = Study(directory)
     with staged([output]) as (part,):
         assert part is not None
@@ -145,10 +148,7 @@ def _write_parquet(study: Study, path: Path) -> None:
     for column in [name for name, kind in frame.dtypes.items() if kind == "object"]:
         if len({type(value) for value in frame[column] if value is not None}) > 1:
             frame[column] = frame[column].map(lambda value: None if value is None else json.dumps(value))
-    try:
-        frame.to_parquet(path, index=False)
-    except ImportError:
-        raise InputError("writing Parquet needs PyArrow: pip install 'tilewright[search]'") from None
+    frame.to_parquet(path, index=False)
 
 
 def _cell(value: object) -> object:
