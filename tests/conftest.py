@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,45 +14,55 @@ import pytest
 from tilewright.sim.result import CounterSample, OperatorRow, Result, Slice, Traffic
 from tilewright.workloads.pairs import Head
 
+if TYPE_CHECKING:
+    from tilewright.workloads.graph import OperatorGraph
+
 with suppress(ModuleNotFoundError):  # the environment of tests/oracles has no property tests
     from hypothesis import settings
 
     settings.register_profile("untimed", deadline=None)  # machines are noisy
     settings.load_profile("untimed")
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # as a script's background jobs do; what the tests start would inherit it, and could not be interrupted
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # name, kind, MACs, busy cycles of array, vector and DRAM, shape, bound
+_GATHER = ("embeddings.gather", "gather", 0, 0, 0, 500, "64 x 50", "dram")
 _LAYER = (
     ("attention.query", "matmul", 160_000, 700, 0, 300, "64 x 50 x 50", "array"),
     ("attention.softmax", "softmax", 0, 0, 900, 100, "64 x 64", "vector"),
     ("ffn.up", "matmul", 640_000, 2600, 0, 2900, "64 x 50 x 200", "dram"),
 )
+_SOURCES = (
+    {
+        "constant": "arithmetic.int8.multiply.energy_pj",
+        "value": 0.25,
+        "unit": "pJ",
+        "node_nm": 28.0,
+        "scaled_from": "45 nm",
+        "source": "A & B, table <1>",
+        "confidence": "high",
+    },
+    {
+        "constant": "dram.ddr4.read_pj_per_bit",
+        "value": 4.0,
+        "unit": "pJ/bit",
+        "node_nm": None,
+        "scaled_from": "",
+        "source": "my-tech.yaml: <own> measurement",
+        "confidence": "user",
+    },
+)
+_COUNTERS = (CounterSample("scratchpad bytes", 0, 0), CounterSample("scratchpad bytes", 150, 4096))
 
 
 def make_result(layers: int = 12, *, traced: bool = False) -> Result:
     """A made-up run of a gather and `layers` layers; every law of a result's bookkeeping holds."""
-    specs = [("embeddings.gather", "gather", 0, 0, 0, 500, "64 x 50", "dram")]
-    specs += [(f"layers.{i}.{name}", *rest) for i in range(layers) for name, *rest in _LAYER]  # type: ignore[misc]
-    rows: list[OperatorRow] = []
-    slices: list[Slice] = []
-    now = 0
-    for name, kind, macs, array, vector, dram, shape, bound in specs:
-        cycles = max(array, vector, dram) + 100
-        start = max(0, now - 50)
-        rows.append(
-            OperatorRow(
-                name=name, kind=kind, start=start, end=now + cycles, cycles=cycles,
-                macs=macs, useful_macs=macs,
-                array_busy_cycles=array, vector_busy_cycles=vector, dram_busy_cycles=dram,
-                dram_read_bytes=dram * 12, dram_write_bytes=dram * 4, bound=bound, shape=shape,
-                energy_pj=_with_total({"array": macs / 2, "dram": dram * 512.0, "leakage": cycles * 4.0}),
-            )
-        )  # fmt: skip
-        busy = {"array": array, "vector": vector, "dram": dram}
-        slices += [Slice(unit, name, now + 50, now + 50 + n) for unit, n in busy.items() if n]
-        now += cycles
-    units = {
-        unit: _states(sum(s.end - s.start for s in slices if s.resource == unit), now) for unit in _UNITS
-    }
+    rows = _rows(layers)
+    now = rows[-1].end
+    units = {unit: _states(sum(_busy(row)[unit] for row in rows), now) for unit in _busy(rows[0])}
+    parts = ("array", "dram", "leakage")
     return Result(
         accelerator="toy",
         workload="toy-bert",
@@ -68,41 +80,47 @@ def make_result(layers: int = 12, *, traced: bool = False) -> Result:
             "dram": Traffic(sum(r.dram_read_bytes for r in rows), sum(r.dram_write_bytes for r in rows)),
             "scratchpad": Traffic(3_000_000, 1_000_000),
         },
-        operators=tuple(rows),
+        operators=rows,
         provenance={"version": "0.1.0", "config_hash": "abc123", "seed": 0, "accelerator": {"name": "<toy>"}},
         peak_dram_bytes_per_cycle=16.0,
-        energy_j=_with_total(
-            {part: 1e-12 * sum(row.energy_pj[part] for row in rows) for part in ("array", "dram", "leakage")}
-        ),
+        energy_j=_with_total({part: 1e-12 * sum(row.energy_pj[part] for row in rows) for part in parts}),
         area_mm2=_with_total({"array": 0.5, "scratchpad": 1.5}),
-        sources=(
-            {
-                "constant": "arithmetic.int8.multiply.energy_pj",
-                "value": 0.25,
-                "unit": "pJ",
-                "node_nm": 28.0,
-                "scaled_from": "45 nm",
-                "source": "A & B, table <1>",
-                "confidence": "high",
-            },
-            {
-                "constant": "dram.ddr4.read_pj_per_bit",
-                "value": 4.0,
-                "unit": "pJ/bit",
-                "node_nm": None,
-                "scaled_from": "",
-                "source": "my-tech.yaml: <own> measurement",
-                "confidence": "user",
-            },
-        ),
-        slices=tuple(slices) if traced else (),
-        counters=(CounterSample("scratchpad bytes", 0, 0), CounterSample("scratchpad bytes", 150, 4096))
-        if traced
-        else (),
+        sources=_SOURCES,
+        slices=_slices(rows) if traced else (),
+        counters=_COUNTERS if traced else (),
     )
 
 
-_UNITS = ("array", "vector", "dram")
+def _rows(layers: int) -> tuple[OperatorRow, ...]:
+    """One operator after another, each begun 50 cycles before the last one ends."""
+    repeated = [(f"layers.{i}.{each[0]}", *each[1:]) for i in range(layers) for each in _LAYER]
+    rows: list[OperatorRow] = []
+    now = 0
+    for name, kind, macs, array, vector, dram, shape, bound in (_GATHER, *repeated):
+        cycles = max(array, vector, dram) + 100
+        rows.append(
+            OperatorRow(
+                name=name, kind=kind, start=max(0, now - 50), end=now + cycles, cycles=cycles,
+                macs=macs, useful_macs=macs,
+                array_busy_cycles=array, vector_busy_cycles=vector, dram_busy_cycles=dram,
+                dram_read_bytes=dram * 12, dram_write_bytes=dram * 4, bound=bound, shape=shape,
+                energy_pj=_with_total({"array": macs / 2, "dram": dram * 512.0, "leakage": cycles * 4.0}),
+            )
+        )  # fmt: skip
+        now += cycles
+    return tuple(rows)
+
+
+def _busy(row: OperatorRow) -> dict[str, int]:
+    return {"array": row.array_busy_cycles, "vector": row.vector_busy_cycles, "dram": row.dram_busy_cycles}
+
+
+def _slices(rows: tuple[OperatorRow, ...]) -> tuple[Slice, ...]:
+    """What each unit does for each operator, from 50 cycles after the operator before has ended."""
+    begun = ((row, row.end - row.cycles + 50) for row in rows)
+    return tuple(
+        Slice(unit, row.name, at, at + n) for row, at in begun for unit, n in _busy(row).items() if n
+    )
 
 
 def _with_total(parts: dict[str, float]) -> dict[str, float]:
@@ -142,7 +160,7 @@ def random_head() -> Callable[..., Head]:
     return make
 
 
-SPACE = """
+STUDIED = """
 accelerator: gemmini-default
 workloads:
   - {workload: encoder_block, name: short, overrides: [workload.seq=16, &small workload.d=64, workload.heads=2, workload.ffn=128]}
@@ -166,7 +184,7 @@ def make_study(folder: Path) -> Path:
     from tilewright.explore.sweep.store import SpaceRecord, Store
 
     file = folder / "small.yaml"
-    file.write_text(SPACE)
+    file.write_text(STUDIED)
     loaded = load_space(file)
     points = list(grid(loaded.axes))
     key = keys(loaded.digest, "analytic")
@@ -186,3 +204,33 @@ def make_study(folder: Path) -> Path:
 def study_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """See `make_study`; tests leave it as it is."""
     return make_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    """The file `space.yaml` in the test's folder, with the space of `tests.sweeps`."""
+    from tests.sweeps import SPACE
+
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE)
+    return path
+
+
+@pytest.fixture
+def onnx_graph(tmp_path: Path) -> Callable[..., OperatorGraph]:
+    """The graph of a file with these nodes, inputs by their axes, outputs and arrays."""
+    import onnx
+
+    from tests.onnx_files import Axes, write
+    from tilewright.workloads.load import load_workload
+
+    def read(
+        nodes: Sequence[onnx.NodeProto],
+        inputs: Mapping[str, Axes],
+        outputs: Sequence[str] = ("y",),
+        *overrides: str,
+        **arrays: np.ndarray,
+    ) -> OperatorGraph:
+        return load_workload(write(tmp_path / "m.onnx", nodes, inputs, outputs, arrays), overrides)
+
+    return read

@@ -1,23 +1,12 @@
-"""What the tests of H2O, SnapKV and TOVA share: drawn cases, masked attention by brute force, counts."""
+"""What the tests of H2O, SnapKV and TOVA share: drawn cases, masked attention by brute force, caches."""
 
 from __future__ import annotations
-
-from collections import Counter
 
 import numpy as np
 from hypothesis import strategies as st
 
 from tilewright.workloads.attention.base import Values
 from tilewright.workloads.graph import OperatorGraph
-
-
-def work(graph: OperatorGraph, kind: str) -> Counter[str]:
-    """Primitives of all operators of a kind."""
-    total: Counter[str] = Counter()
-    for op in graph.operators:
-        if op.kind == kind:
-            total.update(dict(op.primitives))
-    return total
 
 
 def cached(graph: OperatorGraph) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,16 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.graphs import one_layer
 from tilewright.description.errors import InputError
 from tilewright.workloads.attention.axial import MECHANISM, Axial, patterns, reference
-from tilewright.workloads.attention.base import Site
-from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.layers import ALL_BIASES, Heads
+from tilewright.workloads.layers import Heads
 
 FROZEN = Path(__file__).parent / "data" / "oracles" / "axial.npz"
 small = st.integers(1, 4)
 AXES: tuple[Literal["row"], Literal["column"]] = ("row", "column")
+lowered = partial(one_layer, MECHANISM, batch=2)
 
 
 def test_reference_equals_the_public_implementation() -> None:
@@ -32,12 +32,6 @@ def test_reference_equals_the_public_implementation() -> None:
         context = reference(query, key, value, 5, axis, causal=False)
         total += context.swapaxes(0, 1).reshape(-1, 8) @ case[f"{axis}_weight"]
     np.testing.assert_allclose(total, case["out"], rtol=0, atol=1e-14)
-
-
-def lowered(p: Axial, heads: Heads, n: int, *, causal: bool = False) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (2, n, heads.width))
-    return b.finish(MECHANISM.lower(b, x, Site(heads, ALL_BIASES, causal=causal, context=n), p))
 
 
 @given(height=st.integers(1, 7), width=st.integers(1, 7), causal=st.booleans())

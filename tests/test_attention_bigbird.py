@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.graphs import exps, one_layer
 from tilewright.description.errors import InputError
-from tilewright.workloads.attention.base import Site
 from tilewright.workloads.attention.bigbird import MECHANISM, BigBird, draw, pattern, reference
-from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.layers import ALL_BIASES, Heads
+from tilewright.workloads.layers import Heads
 
 FROZEN = Path(__file__).parent / "data" / "oracles" / "bigbird.npz"
 small = st.integers(1, 4)
+lowered = partial(one_layer, MECHANISM, batch=2)
 
 
 def test_reference_equals_the_public_implementation() -> None:
@@ -26,16 +26,6 @@ def test_reference_equals_the_public_implementation() -> None:
         query, key, value, chosen, out = (frozen[part] for part in ("query", "key", "value", "chosen", "out"))
     made = reference(query, key, value, chosen, BigBird(block=4))
     np.testing.assert_allclose(made, out, rtol=0, atol=1e-14)
-
-
-def lowered(p: BigBird, heads: Heads, n: int, *, causal: bool = False) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (2, n, heads.width))
-    return b.finish(MECHANISM.lower(b, x, Site(heads, ALL_BIASES, causal=causal, context=n), p))
-
-
-def exps(graph: OperatorGraph) -> int:
-    return sum(dict(op.primitives).get("exp", 0) for op in graph.operators)
 
 
 @given(r=st.integers(0, 3), more=st.integers(1, 20), seed=st.integers(0, 99))

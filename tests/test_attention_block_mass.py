@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tilewright as tw
+from tests.graphs import one_layer, work
 from tilewright.description.errors import InputError
 from tilewright.workloads import primitives
-from tilewright.workloads.attention.base import Site
-from tilewright.workloads.attention.block_mass import BlockMass, chosen, lower, reference
+from tilewright.workloads.attention.block_mass import MECHANISM, BlockMass, chosen, reference
 from tilewright.workloads.attention.scores import Scores, draw
-from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.layers import ALL_BIASES, Heads
+from tilewright.workloads.layers import Heads
 from tilewright.workloads.load import load_workload
 
 FROZEN = Path(__file__).parent / "data" / "oracles" / "block_mass.npz"
+lowered = partial(one_layer, MECHANISM)
 
 
 @pytest.mark.parametrize("name", ["encoder", "causal", "rows", "short"])
@@ -33,24 +34,6 @@ def test_reference_equals_the_public_implementation(name: str) -> None:
     p = BlockMass.model_validate({key: case[key].item() for key in ("block", "mass", "over")})
     out = reference(case["query"], case["key"], case["value"], p, causal=bool(case["causal"]))
     np.testing.assert_allclose(out, case["out"], rtol=0, atol=1e-14)
-
-
-def lowered(
-    p: BlockMass, context: int, heads: Heads, *, batch: int = 1, causal: bool = False, decode: bool = False
-) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (batch, 1 if decode else context, heads.width))
-    site = Site(heads, ALL_BIASES, causal=causal or decode, context=context, decode=decode)
-    return b.finish(lower(b, x, site, p))
-
-
-def work(graph: OperatorGraph, kind: str) -> Counter[str]:
-    """Primitives of all operators of a kind."""
-    total: Counter[str] = Counter()
-    for op in graph.operators:
-        if op.kind == kind:
-            total.update(dict(op.primitives))
-    return total
 
 
 def core(graph: OperatorGraph) -> list[Any]:
@@ -78,7 +61,7 @@ def test_costs_are_those_of_the_chosen_blocks(
     d, blocks = h * e, -(-n // b)
     scores = Scores(seed=seed, shortest=2, longest=20)
     p = BlockMass.model_validate({"block": b, "mass": mass, "over": over, "scores": scores})
-    graph = lowered(p, n, Heads(h, g, e), batch=batch, causal=causal)
+    graph = lowered(p, Heads(h, g, e), n, batch=batch, causal=causal)
     sees = chosen(*draw(scores, h, g, n, e), p, causal=causal)
     kept, rows = int(sees.sum()), blocks * b
     projections = rows * d * (d + 2 * g * e) + n * d * d
@@ -99,7 +82,7 @@ def test_costs_are_those_of_the_chosen_blocks(
 def test_lengths_of_the_matmuls_are_those_of_the_data() -> None:
     """Blocks of queries that see equally many blocks of keys share a matmul; none is evened out."""
     p = BlockMass(block=4, scores=Scores(shortest=2, longest=30))
-    graph = lowered(p, 64, Heads(4, 4, 4), causal=True)
+    graph = lowered(p, Heads(4, 4, 4), 64, causal=True)
     counts = Counter(chosen(*draw(p.scores, 4, 4, 64, 4), p, causal=True).sum(axis=-1).ravel().tolist())
     assert len(counts) > 4
     matmuls = {op.shape.n // 4: op.shape.batch for op in core(graph) if op.function == "transpose_b"}
@@ -109,17 +92,17 @@ def test_lengths_of_the_matmuls_are_those_of_the_data() -> None:
 def test_uniform_scores_choose_evenly() -> None:
     """Without locality and sinks, all of a row's blocks weigh the same: imbalance 1, and all the mass."""
     p = BlockMass(block=4, mass=1, over="row", scores=Scores(sharpness=0, sinks=0, sink_logit=0))
-    graph = lowered(p, 64, Heads(2, 2, 4))
+    graph = lowered(p, Heads(2, 2, 4), 64)
     assert graph.metadata["chosen_imbalance"].startswith("1.000 ")
     assert graph.metadata["kept_softmax"].startswith("1.0000 ")
-    local = lowered(BlockMass(block=4, mass=0.5, scores=Scores(longest=8)), 256, Heads(2, 2, 4))
+    local = lowered(BlockMass(block=4, mass=0.5, scores=Scores(longest=8)), Heads(2, 2, 4), 256)
     assert float(local.metadata["chosen_imbalance"].split()[0]) > 1
 
 
 def test_equal_seeds_equal_graphs() -> None:
     """The same seed gives the same graph, another one another."""
     first, again, other = (
-        lowered(BlockMass(block=4, mass=0.6, scores=Scores(seed=seed, longest=64)), 128, Heads(2, 2, 4))
+        lowered(BlockMass(block=4, mass=0.6, scores=Scores(seed=seed, longest=64)), Heads(2, 2, 4), 128)
         for seed in (1, 1, 2)
     )
     assert first == again
@@ -128,7 +111,7 @@ def test_equal_seeds_equal_graphs() -> None:
 
 def test_a_decode_step_is_dense() -> None:
     """One token against m: 2 m d MACs, nothing chosen."""
-    graph = lowered(BlockMass(), 77, Heads(4, 2, 3), batch=2, decode=True)
+    graph = lowered(BlockMass(), Heads(4, 2, 3), 77, batch=2, causal=True, decode=True)
     assert graph.macs == 2 * (2 * 12 * 12 + 2 * 12 * 6 + 2 * 77 * 12)
     assert work(graph, "sort") == {}
 
@@ -156,7 +139,7 @@ def test_many_different_numbers_are_rounded_up_to_32() -> None:
     """Where more than 32 numbers of blocks differ, they are rounded up to 32nds of the largest: at most 32
     lengths, none below its own; what is useful stays exact."""
     p = BlockMass(block=2, mass=0.99, scores=Scores(shortest=4, longest=100))
-    graph = lowered(p, 256, Heads(4, 4, 4), causal=True)
+    graph = lowered(p, Heads(4, 4, 4), 256, causal=True)
     sees = chosen(*draw(p.scores, 4, 4, 256, 4), p, causal=True)
     counts = sees.sum(axis=-1)
     assert len(np.unique(counts)) > 32

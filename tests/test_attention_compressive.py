@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import ceil
 from pathlib import Path
 
@@ -11,34 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tests.graphs import elements, exps, one_layer
 from tilewright.description.errors import InputError
 from tilewright.workloads.attention.base import Site
 from tilewright.workloads.attention.compressive import MECHANISM, Compressive, reference, remember
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.layers import ALL_BIASES, Heads
-from tilewright.workloads.operators import RowsShape
 
 FIXTURE = Path(__file__).parent / "data" / "oracles" / "compressive.npz"
 small = st.integers(1, 5)
-
-
-def lowered(
-    p: Compressive, heads: Heads, n: int, d: int, *, batch: int = 1, causal: bool = True, decode: bool = False
-) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (batch, 1 if decode else n, d))
-    site = Site(heads, ALL_BIASES, causal=causal, context=n, decode=decode)
-    return b.finish(MECHANISM.lower(b, x, site, p))
-
-
-def gathered(graph: OperatorGraph, function: str) -> int:
-    shapes = [op.shape for op in graph.operators if op.kind == "gather" and op.function == function]
-    return sum(shape.elements for shape in shapes if isinstance(shape, RowsShape))
-
-
-def exps(graph: OperatorGraph) -> int:
-    return sum(dict(op.primitives).get("exp", 0) for op in graph.operators)
+lowered = partial(one_layer, MECHANISM, causal=True)
 
 
 def test_reference_equals_the_public_implementation() -> None:
@@ -80,9 +64,9 @@ def test_costs_have_the_closed_forms(
     seen = sum(c + m + i % length + 1 for i in range(n))
     assert graph.macs - graph.useful_macs == batch * 3 * (s * length * t - seen) * heads.width
     assert exps(graph) == batch * heads.heads * s * length * t
-    assert gathered(graph, "relative_shift") == (exps(graph) if length > 1 else 0)
-    assert gathered(graph, "concat") == (batch * s * t * d if m else 0)
-    assert gathered(graph, "slice") == batch * left * d
+    assert elements(graph, "gather", "relative_shift") == (exps(graph) if length > 1 else 0)
+    assert elements(graph, "gather", "concat") == (batch * s * t * d if m else 0)
+    assert elements(graph, "gather", "slice") == batch * left * d
 
 
 @given(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.graphs import one_layer
 from tilewright.description.errors import InputError
-from tilewright.workloads.attention.base import Site
 from tilewright.workloads.attention.etc import MECHANISM, Etc, pattern, pieces, reference
-from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.layers import ALL_BIASES, Heads
+from tilewright.workloads.layers import Heads
 
 FROZEN = Path(__file__).parent / "data" / "oracles" / "etc.npz"
 small = st.integers(1, 4)
+lowered = partial(one_layer, MECHANISM, batch=2)
 
 
 def test_reference_equals_the_public_implementation() -> None:
@@ -30,12 +30,6 @@ def test_reference_equals_the_public_implementation() -> None:
     p = Etc(global_tokens=4, radius=3, relative_distance=2)
     np.testing.assert_allclose(reference(query, key, value, vectors, p), out, rtol=0, atol=1e-14)
     np.testing.assert_allclose(reference(query, key, value, vectors, p, own), separate, rtol=0, atol=1e-14)
-
-
-def lowered(p: Etc, heads: Heads, n: int, *, causal: bool = False) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (2, n, heads.width))
-    return b.finish(MECHANISM.lower(b, x, Site(heads, ALL_BIASES, causal=causal, context=n), p))
 
 
 @given(n=st.integers(2, 40), count=st.integers(1, 9), radius=st.integers(0, 9))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,23 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.eviction import arrays, cached, masked, work
+from tests.eviction import arrays, cached, masked
+from tests.graphs import one_layer, work
 from tilewright.workloads import primitives
-from tilewright.workloads.attention.base import Site, Values
-from tilewright.workloads.attention.h2o import HeavyHitters, lower, reference
-from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.layers import ALL_BIASES, Heads
+from tilewright.workloads.attention.base import Values
+from tilewright.workloads.attention.h2o import MECHANISM, HeavyHitters, reference
+from tilewright.workloads.layers import Heads
 
 FROZEN = Path(__file__).parent / "data" / "oracles" / "h2o.npz"
-
-
-def lowered(
-    p: HeavyHitters, context: int, heads: Heads, *, batch: int = 1, decode: bool = False
-) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (batch, 1 if decode else context, heads.width))
-    return b.finish(lower(b, x, Site(heads, ALL_BIASES, True, context, decode), p))
+lowered = partial(one_layer, MECHANISM, causal=True)
 
 
 def test_kept_of_a_prompt_follows_the_public_scores() -> None:
@@ -82,7 +75,7 @@ def test_costs_are_the_closed_forms(batch: int, g: int, share: int, e: int, n: i
     heavy, recent = p.sizes(n)
     kept, d, heads = heavy + recent, h * e, Heads(h, g, e)
     projections = 2 * d * d + 2 * d * g * e
-    prompt = lowered(p, n, heads, batch=batch)
+    prompt = lowered(p, heads, n, batch=batch)
     assert prompt.macs == batch * (n * projections + 2 * n * n * d)
     assert work(prompt, "softmax")["exp"] == batch * h * n * n
     assert work(prompt, "reduce") == {"add": batch * g * n * (share * n - 1)}
@@ -90,7 +83,7 @@ def test_costs_are_the_closed_forms(batch: int, g: int, share: int, e: int, n: i
     assert work(prompt, "gather") == {"move": batch * g * (n - recent + 2 * kept * e + kept)}
     assert work(prompt, "scatter") == {"move": batch * g * (2 * kept * e + kept)}
     slots = kept + 1
-    token = lowered(p, n, heads, batch=batch, decode=True)
+    token = lowered(p, heads, n, batch=batch, decode=True)
     assert token.macs == batch * (projections + 2 * slots * d)
     assert work(token, "softmax")["exp"] == batch * h * slots
     assert work(token, "topk") == {"compare": batch * g * slots}
@@ -106,5 +99,5 @@ def test_a_cache_with_room_evicts_nothing() -> None:
     p = HeavyHitters(heavy=1, recent=1)
     heads = Heads(2, 2, 4)
     for decode in (False, True):
-        assert not work(lowered(p, 9, heads, decode=decode), "topk")
-    assert cached(lowered(p, 9, heads))["key_cache"] == (2, 9, 4)
+        assert not work(lowered(p, heads, 9, decode=decode), "topk")
+    assert cached(lowered(p, heads, 9))["key_cache"] == (2, 9, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tests.graphs import exps, one_layer
 from tilewright.description.errors import InputError
-from tilewright.workloads.attention.base import Site
 from tilewright.workloads.attention.image import MECHANISM, Image, pattern, reference
-from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.layers import ALL_BIASES, Heads
+from tilewright.workloads.layers import Heads
 
 FROZEN = Path(__file__).parent / "data" / "oracles" / "image.npz"
 small = st.integers(1, 4)
 sizes = st.integers(1, 40)
+lowered = partial(one_layer, MECHANISM, batch=2, causal=True)
 
 
 @pytest.mark.parametrize(
@@ -40,23 +41,12 @@ def test_reference_equals_the_public_implementation(name: str, p: Image) -> None
     np.testing.assert_allclose(reference(query, key, value, p), out, rtol=0, atol=1e-14)
 
 
-def lowered(p: Image, heads: Heads, n: int, *, causal: bool = True, decode: bool = False) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (2, 1 if decode else n, heads.width))
-    site = Site(heads, ALL_BIASES, causal=causal, context=n, decode=decode)
-    return b.finish(MECHANISM.lower(b, x, site, p))
-
-
 def gathered(graph: OperatorGraph, function: str) -> int:
     return sum(
         dict(op.primitives)["move"]
         for op in graph.operators
         if op.kind == "gather" and op.function == function
     )
-
-
-def exps(graph: OperatorGraph) -> int:
-    return sum(dict(op.primitives).get("exp", 0) for op in graph.operators)
 
 
 @given(n=sizes, length=sizes, memory=st.integers(0, 40))

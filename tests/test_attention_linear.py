@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import ceil
 from pathlib import Path
 
@@ -10,28 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.graphs import exps, one_layer
 from tilewright.workloads.attention.base import Site
 from tilewright.workloads.attention.linear import MECHANISM, Linear, reference
 from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.layers import ALL_BIASES, Heads
 from tilewright.workloads.operators import RowsShape
 
 FIXTURE = Path(__file__).parent / "data" / "oracles" / "linear.npz"
 small = st.integers(1, 5)
-
-
-def lowered(
-    p: Linear, heads: Heads, n: int, d: int, *, batch: int = 1, causal: bool = False, decode: bool = False
-) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (batch, 1 if decode else n, d))
-    site = Site(heads, ALL_BIASES, causal=causal, context=n, decode=decode)
-    return b.finish(MECHANISM.lower(b, x, site, p))
-
-
-def primitive(graph: OperatorGraph, name: str) -> int:
-    return sum(dict(op.primitives).get(name, 0) for op in graph.operators)  # type: ignore[call-overload]
+lowered = partial(one_layer, MECHANISM)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -48,7 +37,7 @@ def test_both_ways_has_the_closed_form(n: int, heads: int, width: int, batch: in
     d = heads * width
     graph = lowered(Linear(), Heads(heads, heads, width), n, d, batch=batch)
     assert graph.macs == batch * (4 * n * d * d + 2 * n * d * width + n * d)
-    assert primitive(graph, "exp") == 2 * batch * n * d
+    assert exps(graph) == 2 * batch * n * d
 
 
 @given(n=st.integers(1, 40), chunk=st.integers(1, 12), kv=small, group=small, width=small, batch=small)
@@ -69,7 +58,7 @@ def test_causal_has_the_closed_form(n: int, chunk: int, kv: int, group: int, wid
     assert sum(shape.rows * shape.cols for shape in scans if isinstance(shape, RowsShape)) == (
         batch * g * e * (e + 1) * whole // c
     )
-    assert primitive(graph, "exp") == batch * whole * (h + g) * e
+    assert exps(graph) == batch * whole * (h + g) * e
 
 
 @given(context=st.integers(1, 1 << 20), kv=small, group=small, width=small, batch=small)

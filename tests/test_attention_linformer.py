@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,24 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.graphs import one_layer
 from tilewright.description.errors import InputError
 from tilewright.workloads.attention.base import Site
 from tilewright.workloads.attention.linformer import MECHANISM, Linformer, Sharing, reference
 from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.layers import ALL_BIASES, Heads
 from tilewright.workloads.operators import Tensor
 
 FIXTURE = Path(__file__).parent / "data" / "oracles" / "linformer.npz"
 small = st.integers(1, 5)
-
-
-def lowered(
-    p: Linformer, heads: Heads, n: int, d: int, batch: int = 1, causal: bool = False
-) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (batch, n, d))
-    return b.finish(MECHANISM.lower(b, x, Site(heads, ALL_BIASES, causal=causal, context=n), p))
+lowered = partial(one_layer, MECHANISM)
 
 
 def test_reference_equals_the_public_implementation() -> None:
@@ -45,7 +39,7 @@ def test_costs_have_the_closed_forms(
 ) -> None:
     """4 n d^2 + 4 n k d MACs, h n k exponentials, and E and F once per degree of sharing (section 4)."""
     n, d = k + more, heads * width
-    graph = lowered(Linformer(k=k, sharing=sharing), Heads(heads, heads, width), n, d, batch)
+    graph = lowered(Linformer(k=k, sharing=sharing), Heads(heads, heads, width), n, d, batch=batch)
     assert graph.macs == graph.useful_macs == batch * (4 * n * d * d + 4 * n * k * d)
     exps = sum(dict(op.primitives).get("exp", 0) for op in graph.operators)
     assert exps == batch * heads * n * k

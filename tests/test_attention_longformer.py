@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.graphs import exps, one_layer
 from tilewright.description.errors import InputError
-from tilewright.workloads.attention.base import Site
 from tilewright.workloads.attention.longformer import MECHANISM, Longformer, pattern, reference
-from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.layers import ALL_BIASES, Heads
+from tilewright.workloads.layers import Heads
 
 FROZEN = Path(__file__).parent / "data" / "oracles" / "longformer.npz"
 small = st.integers(1, 4)
 GLOBALS = [("none", 0), ("one", 1), ("three", 3)]
+lowered = partial(one_layer, MECHANISM, batch=2)
 
 
 @pytest.mark.parametrize(("name", "count"), GLOBALS)
@@ -30,19 +30,6 @@ def test_reference_equals_the_public_implementation(name: str, count: int) -> No
         query, key, value, *own, out = (frozen[f"{name}_{part}"] for part in parts)
     made = reference(query, key, value, tuple(own), Longformer(window=8, global_tokens=count))
     np.testing.assert_allclose(made, out, rtol=0, atol=1e-6)
-
-
-def lowered(
-    p: Longformer, heads: Heads, n: int, *, causal: bool = False, decode: bool = False
-) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (2, 1 if decode else n, heads.width))
-    site = Site(heads, ALL_BIASES, causal=causal, context=n, decode=decode)
-    return b.finish(MECHANISM.lower(b, x, site, p))
-
-
-def exps(graph: OperatorGraph) -> int:
-    return sum(dict(op.primitives).get("exp", 0) for op in graph.operators)
 
 
 @given(n=st.integers(1, 40), half=small, count=st.integers(0, 5), causal=st.booleans())

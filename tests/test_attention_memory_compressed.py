@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilewright.workloads.attention.base import Site
+from tests.graphs import exps, one_layer
 from tilewright.workloads.attention.memory_compressed import (
     MECHANISM,
     MemoryCompressed,
@@ -17,13 +18,12 @@ from tilewright.workloads.attention.memory_compressed import (
     compressed_pattern,
     reference,
 )
-from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.layers import ALL_BIASES, Heads
+from tilewright.workloads.layers import Heads
 
 FROZEN = Path(__file__).parent / "data" / "oracles" / "memory_compressed.npz"
 small = st.integers(1, 4)
 sizes = st.integers(1, 40)
+lowered = partial(one_layer, MECHANISM, batch=2)
 
 
 def by_head(x: np.ndarray) -> np.ndarray:
@@ -41,18 +41,6 @@ def test_reference_equals_the_public_implementation(name: str, causal: bool) -> 
     )
     made = reference(by_head(case["query"]), key, value, MemoryCompressed(), causal=causal)
     np.testing.assert_allclose(made, by_head(case["out"]), rtol=0, atol=1e-14)
-
-
-def lowered(
-    p: MemoryCompressed, heads: Heads, n: int, *, causal: bool = False, batch: int = 2
-) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (batch, n, heads.width))
-    return b.finish(MECHANISM.lower(b, x, Site(heads, ALL_BIASES, causal=causal, context=n), p))
-
-
-def exps(graph: OperatorGraph) -> int:
-    return sum(dict(op.primitives).get("exp", 0) for op in graph.operators)
 
 
 @given(n=sizes, c=st.integers(1, 9))

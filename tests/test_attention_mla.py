@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tests.graphs import elements, one_layer
 from tilewright.workloads.attention.base import Site
 from tilewright.workloads.attention.mla import MECHANISM, MultiHeadLatent, reference
 from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.layers import NO_BIAS, Heads
 from tilewright.workloads.operators import RowsShape
 
@@ -28,27 +29,7 @@ parameters = st.builds(
     v_head_dim=small,
     form=st.sampled_from(["auto", "expanded", "absorbed"]),
 )
-
-
-def lowered(
-    p: MultiHeadLatent,
-    heads: Heads,
-    n: int,
-    d: int,
-    *,
-    batch: int = 1,
-    causal: bool = True,
-    decode: bool = False,
-) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (batch, 1 if decode else n, d))
-    site = Site(heads, NO_BIAS, causal=causal, context=n, decode=decode)
-    return b.finish(MECHANISM.lower(b, x, site, p))
-
-
-def elements(graph: OperatorGraph, kind: str) -> int:
-    shapes = [op.shape for op in graph.operators if op.kind == kind]
-    return sum(shape.elements for shape in shapes if isinstance(shape, RowsShape))
+lowered = partial(one_layer, MECHANISM, causal=True, bias=NO_BIAS)
 
 
 def weights(p: MultiHeadLatent, h: int, d: int) -> int:

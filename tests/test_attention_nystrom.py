@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import ceil
 from pathlib import Path
 
@@ -11,23 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tests.graphs import one_layer
 from tilewright.description.errors import InputError
-from tilewright.workloads.attention.base import Site
 from tilewright.workloads.attention.nystrom import MECHANISM, Nystrom, pseudo_inverse, reference
-from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.layers import ALL_BIASES, Heads
+from tilewright.workloads.layers import Heads
 
 FIXTURE = Path(__file__).parent / "data" / "oracles" / "nystrom.npz"
 small = st.integers(1, 5)
-
-
-def lowered(
-    p: Nystrom, heads: Heads, n: int, d: int, *, batch: int = 1, causal: bool = False
-) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (batch, n, d))
-    return b.finish(MECHANISM.lower(b, x, Site(heads, ALL_BIASES, causal=causal, context=n), p))
+lowered = partial(one_layer, MECHANISM)
 
 
 def primitive(graph: OperatorGraph, name: str, function: str = "") -> int:

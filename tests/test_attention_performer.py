@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import ceil
 from pathlib import Path
 
@@ -10,33 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilewright.workloads.attention.base import Site
+from tests.graphs import elements, exps, one_layer
 from tilewright.workloads.attention.performer import MECHANISM, Performer, reference
-from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.layers import ALL_BIASES, Heads
-from tilewright.workloads.operators import RowsShape
+from tilewright.workloads.layers import Heads
 
 FIXTURE = Path(__file__).parent / "data" / "oracles" / "performer.npz"
 small = st.integers(1, 5)
-
-
-def lowered(
-    p: Performer, heads: Heads, n: int, d: int, *, batch: int = 1, causal: bool = False, decode: bool = False
-) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (batch, 1 if decode else n, d))
-    site = Site(heads, ALL_BIASES, causal=causal, context=n, decode=decode)
-    return b.finish(MECHANISM.lower(b, x, site, p))
-
-
-def primitive(graph: OperatorGraph, name: str) -> int:
-    return sum(dict(op.primitives).get(name, 0) for op in graph.operators)  # type: ignore[call-overload]
-
-
-def elements(graph: OperatorGraph, kind: str) -> int:
-    shapes = [op.shape for op in graph.operators if op.kind == kind]
-    return sum(shape.elements for shape in shapes if isinstance(shape, RowsShape))
+lowered = partial(one_layer, MECHANISM)
 
 
 @pytest.mark.parametrize("kernel", ["softmax", "relu"])
@@ -55,10 +36,10 @@ def test_both_ways_has_the_closed_form(n: int, heads: int, width: int, m: int, b
     d = heads * width
     graph = lowered(Performer(features=m), Heads(heads, heads, width), n, d, batch=batch)
     assert graph.macs == batch * (4 * n * d * d + 4 * n * m * d + n * m * heads)
-    assert primitive(graph, "exp") == 2 * batch * heads * n * m
+    assert exps(graph) == 2 * batch * heads * n * m
     no_exp = lowered(Performer(features=m, features_of="relu"), Heads(heads, heads, width), n, d, batch=batch)
     assert no_exp.macs == graph.macs
-    assert primitive(no_exp, "exp") == 0
+    assert exps(no_exp) == 0
     assert graph.parameters == 4 * d * (d + 1) + width * m
 
 
@@ -82,7 +63,7 @@ def test_causal_has_the_closed_form(
     wasted = whole * c - sum(i % c + 1 for i in range(n))
     assert graph.macs - graph.useful_macs == batch * h * (m + e) * wasted
     assert elements(graph, "scan") == batch * g * m * (e + 1) * whole // c
-    assert primitive(graph, "exp") == batch * whole * (h + g) * m
+    assert exps(graph) == batch * whole * (h + g) * m
 
 
 @given(context=st.integers(1, 1 << 20), kv=small, group=small, width=small, m=small, batch=small)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,32 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tests.graphs import one_layer, work
 from tilewright.description.errors import InputError
-from tilewright.workloads.attention.base import Site
-from tilewright.workloads.attention.reformer import MECHANISM, Reformer, lower, reference
-from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.layers import ALL_BIASES, Heads
+from tilewright.workloads.attention.reformer import MECHANISM, Reformer, reference
+from tilewright.workloads.layers import Heads
 
 FROZEN = Path(__file__).parent / "data" / "oracles" / "reformer.npz"
-
-
-def lowered(
-    p: Reformer, tokens: int, *, batch: int = 1, heads: Heads | None = None, causal: bool = False
-) -> OperatorGraph:
-    heads = heads or Heads(2, 2, 4)
-    b = GraphBuilder("t")
-    x = b.input("x", (batch, tokens, heads.width))
-    return b.finish(lower(b, x, Site(heads, ALL_BIASES, causal, tokens), p))
-
-
-def work(graph: OperatorGraph, kind: str) -> Counter[str]:
-    """Primitives of all operators of a kind."""
-    total: Counter[str] = Counter()
-    for op in graph.operators:
-        if op.kind == kind:
-            total.update(dict(op.primitives))
-    return total
+SMALL = Heads(2, 2, 4)
+lowered = partial(one_layer, MECHANISM)
 
 
 @pytest.mark.parametrize("name", ["encoder", "causal", "digits", "dense"])
@@ -68,7 +50,7 @@ def test_costs_are_the_closed_forms(
     """Hashing, sorting, gathers, chunks of 2c keys, rounds: all counted, for sequences that fill chunks."""
     n, d = c * chunks, h * e
     p = Reformer(chunk=c, rounds=rounds, buckets=tuple(digits))
-    graph = lowered(p, n, batch=batch, heads=Heads(h, h, e), causal=causal)
+    graph = lowered(p, Heads(h, h, e), n, batch=batch, causal=causal)
     hashing = n * d * rounds * sum(digits) // 2
     assert graph.macs == batch * (3 * n * d * d + hashing + 4 * rounds * n * c * d)
     pairs, rows = h * rounds * n * 2 * c, h * rounds * n
@@ -92,7 +74,7 @@ def test_costs_are_the_closed_forms(
 
 def test_one_round_needs_no_weights() -> None:
     """With a single hash there is nothing to add up: no logarithms, no second softmax, one scatter."""
-    graph = lowered(Reformer(chunk=4, rounds=1, buckets=(4,)), 16)
+    graph = lowered(Reformer(chunk=4, rounds=1, buckets=(4,)), SMALL, 16)
     assert work(graph, "softmax")["exp"] == 2 * 16 * 8
     assert work(graph, "scatter") == {"move": 16 * 8}
 
@@ -100,7 +82,7 @@ def test_one_round_needs_no_weights() -> None:
 def test_sequences_are_filled_up_to_whole_chunks() -> None:
     """13 tokens in chunks of 4 cost what 16 do, but for the output projection and the copy that fills up."""
     p = Reformer(chunk=4, rounds=2, buckets=(4,))
-    short, full = lowered(p, 13), lowered(p, 16)
+    short, full = lowered(p, SMALL, 13), lowered(p, SMALL, 16)
     assert full.macs - short.macs == 3 * 8 * 8
     assert work(short, "gather")["move"] - work(full, "gather")["move"] == 16 * 8
     assert work(short, "sort") == work(full, "sort")
@@ -109,7 +91,7 @@ def test_sequences_are_filled_up_to_whole_chunks() -> None:
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_single_chunk_is_dense(causal: bool) -> None:
     """Up to `chunk` tokens nothing is hashed or sorted: 3 n d^2 + 2 n^2 d."""
-    graph = lowered(Reformer(chunk=8), 7, causal=causal)
+    graph = lowered(Reformer(chunk=8), SMALL, 7, causal=causal)
     assert graph.macs == 3 * 7 * 64 + 2 * 49 * 8
     assert {op.kind for op in graph.operators} == {"matmul", "norm", "elementwise", "softmax"}
 
@@ -124,7 +106,7 @@ def test_buckets_follow_the_length() -> None:
 def test_a_million_tokens_lower() -> None:
     """Costs grow as n log n: nothing is held per pair of tokens."""
     n = 2**20
-    graph = lowered(Reformer(chunk=128, rounds=1), n)
+    graph = lowered(Reformer(chunk=128, rounds=1), SMALL, n)
     assert graph.macs == 3 * n * 64 + n * 8 * (128 + 128) // 2 + 4 * n * 128 * 8
     assert work(graph, "sort")["compare"] == 2 * n * 20
 
@@ -136,7 +118,7 @@ def test_impossible_combinations_say_why() -> None:
         match=r"^attention `reformer` needs as many key and value heads as query heads, not 1 for 2: "
         r"queries and keys are one projection$",
     ):
-        lowered(Reformer(), 8, heads=Heads(2, 1, 4))
+        lowered(Reformer(), Heads(2, 1, 4), 8)
     message = "must be even, since a rotation and its opposite share a row; not 5"
     with pytest.raises(ValidationError, match=re.escape(message)):
         Reformer(buckets=(5,))

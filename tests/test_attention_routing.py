@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,30 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.graphs import one_layer, work
 from tilewright.description.errors import InputError
 from tilewright.workloads import primitives
-from tilewright.workloads.attention.base import Site
-from tilewright.workloads.attention.routing import Routing, lower, reference
-from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.layers import ALL_BIASES, Heads
+from tilewright.workloads.attention.routing import MECHANISM, Routing, reference
+from tilewright.workloads.layers import Heads
 
 FROZEN = Path(__file__).parent / "data" / "oracles" / "routing.npz"
-
-
-def lowered(p: Routing, tokens: int, heads: Heads, *, batch: int = 1, causal: bool = False) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (batch, tokens, heads.width))
-    return b.finish(lower(b, x, Site(heads, ALL_BIASES, causal, tokens), p))
-
-
-def work(graph: OperatorGraph, kind: str) -> Counter[str]:
-    """Primitives of all operators of a kind."""
-    total: Counter[str] = Counter()
-    for op in graph.operators:
-        if op.kind == kind:
-            total.update(dict(op.primitives))
-    return total
+lowered = partial(one_layer, MECHANISM)
 
 
 @pytest.mark.parametrize("name", ["encoder", "overlapping", "causal"])
@@ -60,7 +44,7 @@ def test_reference_equals_the_public_implementation(name: str) -> None:
 def test_costs_are_the_closed_forms(batch: int, h: int, e: int, n: int, k: int, w: int, causal: bool) -> None:
     """Distances, selections, gathers, clusters of w by w, the mean: all counted."""
     d, each = h * e, 1 if causal else 2
-    graph = lowered(Routing(clusters=k, window=w), n, Heads(h, h, e), batch=batch, causal=causal)
+    graph = lowered(Routing(clusters=k, window=w), Heads(h, h, e), n, batch=batch, causal=causal)
     w = min(w, n)
     assert graph.macs == batch * ((2 + each) * n * d * d + each * n * k * d + 2 * k * w * w * d)
     assert work(graph, "softmax")["exp"] == batch * h * k * w * w
@@ -94,7 +78,7 @@ def test_clusters_are_the_square_root_by_default() -> None:
     assert Routing().sizes(4096) == (64, 64)
     assert Routing().sizes(1000) == (31, 33)
     assert Routing(clusters=16, window=512).sizes(8192) == (16, 512)  # PG-19
-    small, large = (lowered(Routing(), n, Heads(1, 1, 4)).macs - 4 * n * 16 for n in (4096, 65536))
+    small, large = (lowered(Routing(), Heads(1, 1, 4), n).macs - 4 * n * 16 for n in (4096, 65536))
     assert large == 64 * small
 
 
@@ -105,4 +89,4 @@ def test_routing_needs_keys_of_its_own() -> None:
         match=r"^attention `routing` needs as many key and value heads as query heads, not 1 for 2: each "
         r"head routes by centroids of its own$",
     ):
-        lowered(Routing(), 8, Heads(2, 1, 4))
+        lowered(Routing(), Heads(2, 1, 4), 8)

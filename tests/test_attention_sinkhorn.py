@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,29 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.graphs import one_layer, work
 from tilewright.description.errors import InputError
-from tilewright.workloads.attention.base import Site
-from tilewright.workloads.attention.sinkhorn import Sinkhorn, balance, causal_reference, lower, reference
-from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.layers import ALL_BIASES, Heads
+from tilewright.workloads.attention.sinkhorn import MECHANISM, Sinkhorn, balance, causal_reference, reference
+from tilewright.workloads.layers import Heads
 
 FROZEN = Path(__file__).parent / "data" / "oracles" / "sinkhorn.npz"
-
-
-def lowered(p: Sinkhorn, tokens: int, heads: Heads, *, batch: int = 1, causal: bool = False) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (batch, tokens, heads.width))
-    return b.finish(lower(b, x, Site(heads, ALL_BIASES, causal, tokens), p))
-
-
-def work(graph: OperatorGraph, *kinds: str) -> Counter[str]:
-    """Primitives of all operators of some kinds."""
-    total: Counter[str] = Counter()
-    for op in graph.operators:
-        if op.kind in kinds:
-            total.update(dict(op.primitives))
-    return total
+lowered = partial(one_layer, MECHANISM)
 
 
 @pytest.mark.parametrize("name", ["as_published", "mended"])
@@ -107,7 +91,7 @@ def test_costs_are_the_closed_forms(
 ) -> None:
     """Block means, sorting scores, balancing, soft permutation, 2b keys a query: all counted."""
     n, d = block * blocks, h * e
-    graph = lowered(Sinkhorn(block=block, iterations=iterations), n, Heads(h, h, e), batch=batch)
+    graph = lowered(Sinkhorn(block=block, iterations=iterations), Heads(h, h, e), n, batch=batch)
     square = h * blocks * blocks
     core = 4 * n * block * d
     assert graph.macs == batch * (4 * n * d * d + square * e + 2 * blocks * n * d + core)
@@ -134,7 +118,7 @@ def test_costs_of_a_sort_cut_are_the_closed_forms(
 ) -> None:
     """Only the first sorted blocks are made and attended to, and nothing is copied."""
     cut, n, d = data.draw(st.integers(1, blocks)), block * blocks, h * e
-    graph = lowered(Sinkhorn(block=block, sort_cut=cut), n, Heads(h, h, e))
+    graph = lowered(Sinkhorn(block=block, sort_cut=cut), Heads(h, h, e), n)
     core = 2 * n * cut * block * d
     assert graph.macs == 4 * n * d * d + h * blocks * blocks * e + 2 * cut * n * d + core
     assert work(graph, "softmax")["exp"] == h * n * cut * block
@@ -161,7 +145,7 @@ def test_causal_costs_are_the_closed_forms(
     """Running sums, block scores, T rounds of softmax and maximum, weighted copies, (T + 1) b keys each."""
     n, d, top, p = block * blocks, h * e, min(top, blocks), Sinkhorn(block=block, top_blocks=top)
     real = n - missing
-    graph = lowered(p, real, Heads(h, h, e), batch=batch, causal=True)
+    graph = lowered(p, Heads(h, h, e), real, batch=batch, causal=True)
     ranks, core = h * blocks * (blocks + top), n * (top + 1) * block
     projections = 3 * n * d * d + real * d * d
     assert graph.macs == batch * (projections + ranks * e + 2 * core * d)
@@ -177,7 +161,7 @@ def test_causal_costs_are_the_closed_forms(
 def test_sequences_are_filled_up_to_whole_blocks() -> None:
     """13 tokens in blocks of 4 cost what 16 do, but for the output projection and the copy that fills up."""
     heads = Heads(2, 2, 4)
-    short, full = lowered(Sinkhorn(block=4), 13, heads), lowered(Sinkhorn(block=4), 16, heads)
+    short, full = lowered(Sinkhorn(block=4), heads, 13), lowered(Sinkhorn(block=4), heads, 16)
     assert full.macs - short.macs == 3 * 8 * 8
     assert work(short, "gather")["move"] - work(full, "gather")["move"] == 16 * 8
 
@@ -186,7 +170,7 @@ def test_sequences_are_filled_up_to_whole_blocks() -> None:
 def test_grouped_keys_are_refused(causal: bool) -> None:
     """Heads that share keys can't sort them each in an order of its own."""
     with pytest.raises(InputError) as error:
-        lowered(Sinkhorn(), 8, Heads(2, 1, 4), causal=causal)
+        lowered(Sinkhorn(), Heads(2, 1, 4), 8, causal=causal)
     assert str(error.value) == (
         "attention `sinkhorn` needs as many key and value heads as query heads, not 1 for 2: each head sorts "
         "keys in an order of its own"
@@ -216,5 +200,5 @@ def test_grouped_keys_are_refused(causal: bool) -> None:
 def test_what_does_not_go_together_is_refused(p: Sinkhorn, causal: bool, message: str) -> None:
     """Each form has its own parameters."""
     with pytest.raises(InputError) as error:
-        lowered(p, 8, Heads(2, 2, 4), causal=causal)
+        lowered(p, Heads(2, 2, 4), 8, causal=causal)
     assert str(error.value) == message

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilewright.workloads.attention.base import Site
+from tests.graphs import exps, one_layer
 from tilewright.workloads.attention.sliding_window import MECHANISM, SlidingWindow, pattern, reference
-from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.layers import ALL_BIASES, Heads
+from tilewright.workloads.layers import Heads
 
 FROZEN = Path(__file__).parent / "data" / "oracles" / "sliding_window.npz"
 small = st.integers(1, 5)
 sizes = st.integers(1, 40)
+lowered = partial(one_layer, MECHANISM, batch=2)
 
 
 def test_reference_equals_the_public_implementation() -> None:
@@ -25,19 +25,6 @@ def test_reference_equals_the_public_implementation() -> None:
         query, key, value, out = (frozen[part] for part in ("query", "key", "value", "out"))
     made = reference(query, key, value, SlidingWindow(window=6), causal=True)
     np.testing.assert_allclose(made, out, rtol=0, atol=1e-6)
-
-
-def lowered(
-    p: SlidingWindow, heads: Heads, n: int, d: int, *, causal: bool, decode: bool = False
-) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (2, 1 if decode else n, d))
-    site = Site(heads, ALL_BIASES, causal=causal, context=n, decode=decode)
-    return b.finish(MECHANISM.lower(b, x, site, p))
-
-
-def exps(graph: OperatorGraph) -> int:
-    return sum(dict(op.primitives).get("exp", 0) for op in graph.operators)
 
 
 @given(n=sizes, window=sizes, causal=st.booleans())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,21 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tests.eviction import arrays, cached, masked, work
+from tests.eviction import arrays, cached, masked
+from tests.graphs import one_layer, work
 from tilewright.workloads import primitives
-from tilewright.workloads.attention.base import Site, Values
-from tilewright.workloads.attention.snapkv import SnapKV, lower, reference, votes
-from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.layers import ALL_BIASES, Heads
+from tilewright.workloads.attention.base import Values
+from tilewright.workloads.attention.snapkv import MECHANISM, SnapKV, reference, votes
+from tilewright.workloads.layers import Heads
 
 FROZEN = Path(__file__).parent / "data" / "oracles" / "snapkv.npz"
-
-
-def lowered(p: SnapKV, context: int, heads: Heads, *, batch: int = 1, decode: bool = False) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (batch, 1 if decode else context, heads.width))
-    return b.finish(lower(b, x, Site(heads, ALL_BIASES, True, context, decode), p))
+lowered = partial(one_layer, MECHANISM, causal=True)
 
 
 def test_votes_and_choice_are_the_public_ones() -> None:
@@ -73,7 +68,7 @@ def test_costs_are_the_closed_forms(
     h, p = g * share, SnapKV(window=w, kernel=kernel, capacity=w + more)
     d, heads, older = h * e, Heads(h, g, e), n - w
     projections = 2 * d * d + 2 * d * g * e
-    prompt = lowered(p, n, heads, batch=batch)
+    prompt = lowered(p, heads, n, batch=batch)
     assert prompt.macs == batch * (n * projections + 2 * n * n * d + w * n * d)
     assert work(prompt, "softmax")["exp"] == batch * h * n * (n + w)
     pool = g * older * (kernel - 1)
@@ -82,7 +77,7 @@ def test_costs_are_the_closed_forms(
     assert work(prompt, "topk") == dict(primitives.topk(batch * g, older, more))
     assert work(prompt, "gather") == {"move": batch * (h * w * older + 2 * g * (w + more) * e)}
     assert work(prompt, "scatter") == {"move": batch * 2 * g * (w + more) * e}
-    token = lowered(p, n, heads, batch=batch, decode=True)
+    token = lowered(p, heads, n, batch=batch, decode=True)
     seen = min(n, w + more + 1)
     assert token.macs == batch * (projections + 2 * seen * d)
     assert work(token, "softmax")["exp"] == batch * h * seen
@@ -92,7 +87,7 @@ def test_costs_are_the_closed_forms(
 
 def test_a_prompt_that_fits_is_kept_whole() -> None:
     """Up to `capacity` tokens nobody votes."""
-    graph = lowered(SnapKV(), 9, Heads(2, 2, 4))
+    graph = lowered(SnapKV(), Heads(2, 2, 4), 9)
     assert {op.kind for op in graph.operators} == {"matmul", "softmax", "elementwise", "scatter"}
     assert cached(graph) == {"key_cache": (2, 9, 4), "value_cache": (2, 9, 4)}
 

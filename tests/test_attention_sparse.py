@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.graphs import exps, one_layer
 from tilewright.description.errors import InputError
-from tilewright.workloads.attention.base import Site
 from tilewright.workloads.attention.sparse import (
     MECHANISM,
     Sparse,
@@ -20,13 +21,12 @@ from tilewright.workloads.attention.sparse import (
     reference,
     strided_patterns,
 )
-from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.layers import ALL_BIASES, Heads
+from tilewright.workloads.layers import Heads
 
 FROZEN = Path(__file__).parent / "data" / "oracles" / "sparse.npz"
 small = st.integers(1, 4)
 sizes = st.integers(1, 40)
+lowered = partial(one_layer, MECHANISM, batch=2, causal=True)
 
 
 @pytest.mark.parametrize("layout", ["fixed", "strided"])
@@ -36,16 +36,6 @@ def test_reference_equals_the_public_implementation(layout: str) -> None:
         query, key, value, out = (frozen[f"{layout}_{part}"] for part in ("query", "key", "value", "out"))
     p = Sparse.model_validate({"layout": layout, "stride": 4, "summary": 1})
     np.testing.assert_allclose(reference(query, key, value, p), out, rtol=0, atol=1e-14)
-
-
-def lowered(p: Sparse, heads: Heads, n: int, *, causal: bool = True) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (2, n, heads.width))
-    return b.finish(MECHANISM.lower(b, x, Site(heads, ALL_BIASES, causal=causal, context=n), p))
-
-
-def exps(graph: OperatorGraph) -> int:
-    return sum(dict(op.primitives).get("exp", 0) for op in graph.operators)
 
 
 @given(n=sizes, stride=st.integers(1, 9), data=st.data())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.graphs import elements, exps, one_layer
 from tilewright.description.errors import InputError
 from tilewright.workloads.attention import synthesizer
 from tilewright.workloads.attention.base import Site, Values
@@ -18,36 +20,11 @@ from tilewright.workloads.attention.synthesizer import MECHANISM, Synthesizer
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.layers import ALL_BIASES, Heads
-from tilewright.workloads.operators import RowsShape
 
 FIXTURE = Path(__file__).parent / "data" / "oracles" / "synthesizer.npz"
 VARIANTS = ("dense", "random", "factorised_dense", "factorised_random")
 small = st.integers(1, 5)
-
-
-def lowered(
-    p: Synthesizer,
-    heads: Heads,
-    n: int,
-    d: int,
-    *,
-    batch: int = 1,
-    causal: bool = False,
-    decode: bool = False,
-) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (batch, 1 if decode else n, d))
-    site = Site(heads, ALL_BIASES, causal=causal, context=n, decode=decode)
-    return b.finish(MECHANISM.lower(b, x, site, p))
-
-
-def exps(graph: OperatorGraph) -> int:
-    return sum(dict(op.primitives).get("exp", 0) for op in graph.operators)
-
-
-def gathered(graph: OperatorGraph) -> int:
-    shapes = [op.shape for op in graph.operators if op.kind == "gather"]
-    return sum(shape.elements for shape in shapes if isinstance(shape, RowsShape))
+lowered = partial(one_layer, MECHANISM)
 
 
 def score_macs(variant: str, batch: int, rows: int, n: int, d: int, heads: int, k: int) -> int:
@@ -95,7 +72,7 @@ def test_costs_have_the_closed_forms(
     macs = batch * (2 * n * d * d + n * n * d) + score_macs(variant, batch, n, n, d, heads, k)
     assert graph.macs == macs
     assert exps(graph) == heads * n * n * (1 if "random" in variant else batch)
-    assert gathered(graph) == (2 * batch * heads * n * n if variant == "factorised_dense" else 0)
+    assert elements(graph, "gather") == (2 * batch * heads * n * n if variant == "factorised_dense" else 0)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

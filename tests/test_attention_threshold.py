@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.graphs import one_layer, work
 from tilewright.description.errors import InputError
-from tilewright.workloads.attention.base import Site
 from tilewright.workloads.attention.counted import Counted, counted_blocks, counted_mask
 from tilewright.workloads.attention.patterns import Blocks, from_mask
 from tilewright.workloads.attention.scores import Scores, draw
-from tilewright.workloads.attention.threshold import Threshold, chosen, lower, reference
-from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.layers import ALL_BIASES, Heads
+from tilewright.workloads.attention.threshold import MECHANISM, Threshold, chosen, reference
+from tilewright.workloads.layers import Heads
 
 FROZEN = Path(__file__).parent / "data" / "oracles" / "threshold.npz"
+lowered = partial(one_layer, MECHANISM)
 
 
 @pytest.mark.parametrize("name", ["encoder", "causal", "eight", "blocks"])
@@ -31,21 +30,6 @@ def test_reference_equals_the_public_implementation(name: str) -> None:
     p = Threshold.model_validate({key: case[key].item() for key in ("block", "threshold", "of", "bits")})
     out = reference(case["query"], case["key"], case["value"], p, causal=bool(case["causal"]))
     np.testing.assert_allclose(out, case["out"], rtol=0, atol=1e-14)
-
-
-def lowered(p: Threshold, n: int, heads: Heads, *, batch: int = 1, causal: bool = False) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (batch, n, heads.width))
-    return b.finish(lower(b, x, Site(heads, ALL_BIASES, causal=causal, context=n), p))
-
-
-def work(graph: OperatorGraph, kind: str) -> Counter[str]:
-    """Primitives of all operators of a kind."""
-    total: Counter[str] = Counter()
-    for op in graph.operators:
-        if op.kind == kind:
-            total.update(dict(op.primitives))
-    return total
 
 
 def same(ours: Blocks, theirs: Blocks) -> bool:
@@ -101,7 +85,7 @@ def test_costs_are_those_of_the_chosen_pairs(
     e, h = 3, g * share
     d = h * e
     p = Threshold(threshold=threshold, block=b, scores=Scores(seed=seed, shortest=2, longest=20))
-    graph = lowered(p, n, Heads(h, g, e), batch=batch, causal=causal)
+    graph = lowered(p, Heads(h, g, e), n, batch=batch, causal=causal)
     queries, keys = draw(p.scores, h, g, n, e)
     masks = [chosen(query, keys[number // share], p, causal=causal) for number, query in enumerate(queries)]
     pairs = sum(int(mask.sum()) for mask in masks)
@@ -125,7 +109,7 @@ def test_blocks_are_estimated_as_blocks(n: int, b: int, threshold: float, causal
     """With `of: blocks` the estimate costs n_B^2 d, and the useful pairs are those of the dense mask."""
     heads, blocks = Heads(2, 2, 3), -(-n // b)
     p = Threshold(of="blocks", threshold=threshold, block=b, scores=Scores(shortest=2, longest=20))
-    graph = lowered(p, n, heads, causal=causal)
+    graph = lowered(p, heads, n, causal=causal)
     estimate = next(op for op in graph.operators if op.name == "block_scores")
     assert estimate.macs == blocks * blocks * 6
     queries, keys = draw(p.scores, 2, 2, n, 3)
@@ -138,7 +122,7 @@ def test_blocks_are_estimated_as_blocks(n: int, b: int, threshold: float, causal
 def test_too_many_pairs_are_refused() -> None:
     """What grows with the square has a limit, and the message says what to do."""
     with pytest.raises(InputError) as error:
-        lowered(Threshold(), 16_385, Heads(1, 1, 2))
+        lowered(Threshold(), Heads(1, 1, 2), 16_385)
     assert str(error.value) == (
         "attention.of: an estimate for each of 16,385^2 pairs is too large, the most is 16,384 tokens; "
         "choose `of: blocks`, or fewer tokens"
@@ -148,7 +132,7 @@ def test_too_many_pairs_are_refused() -> None:
 def test_blocks_of_65536_tokens_are_no_matter() -> None:
     """Block averages need (n / b)^2 numbers only."""
     p = Threshold(of="blocks", block=512, threshold=0.01)
-    graph = lowered(p, 65_536, Heads(1, 1, 16), causal=True)
+    graph = lowered(p, Heads(1, 1, 16), 65_536, causal=True)
     assert 0 < graph.useful_macs < 65_536**2 * 16
 
 
@@ -157,7 +141,7 @@ def test_estimates_are_made_part_by_part() -> None:
     p = Threshold(threshold=0.01, block=48, scores=Scores(longest=100))
     (query,), (key,) = draw(p.scores, 1, 1, 1300, 8)
     mask = chosen(query, key, p, causal=True)
-    graph = lowered(p, 1300, Heads(1, 1, 8), causal=True)
+    graph = lowered(p, Heads(1, 1, 8), 1300, causal=True)
     assert mask.shape == (1300, 1300)
     assert graph.metadata["chosen_pairs"].startswith(f"{mask.sum()} ")
     assert not np.triu(mask, 1).any()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,37 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.graphs import one_layer, work
 from tilewright.workloads import primitives
-from tilewright.workloads.attention.base import Site
-from tilewright.workloads.attention.topk import BlockTopK, chosen, lower, reference
-from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.layers import ALL_BIASES, Heads
+from tilewright.workloads.attention.topk import MECHANISM, BlockTopK, chosen, reference
+from tilewright.workloads.layers import Heads
 
 FROZEN = Path(__file__).parent / "data" / "oracles" / "topk.npz"
-
-
-def lowered(
-    p: BlockTopK,
-    context: int,
-    heads: Heads,
-    *,
-    batch: int = 1,
-    causal: bool = False,
-    decode: bool = False,
-) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (batch, 1 if decode else context, heads.width))
-    return b.finish(lower(b, x, Site(heads, ALL_BIASES, causal or decode, context, decode), p))
-
-
-def work(graph: OperatorGraph, kind: str) -> Counter[str]:
-    """Primitives of all operators of a kind."""
-    total: Counter[str] = Counter()
-    for op in graph.operators:
-        if op.kind == kind:
-            total.update(dict(op.primitives))
-    return total
+lowered = partial(one_layer, MECHANISM)
 
 
 @pytest.mark.parametrize("name", ["encoder", "causal", "all"])
@@ -59,7 +35,7 @@ def test_visible_blocks_are_the_useful_ones(blocks: int, seen: int, seed: int) -
     query, key = np.random.default_rng(seed).normal(size=(2, 2, 3 * blocks, 4))
     p = BlockTopK(block=3, blocks=seen)
     visible = (chosen(query, key, p, causal=True) & np.tri(blocks, dtype=bool)).sum()
-    graph = lowered(p, 3 * blocks, Heads(2, 2, 4), causal=True)
+    graph = lowered(p, Heads(2, 2, 4), 3 * blocks, causal=True)
     scores = next(op for op in graph.operators if op.name == "scores")
     assert scores.useful_macs == visible * 3 * 3 * 4
 
@@ -80,7 +56,7 @@ def test_costs_are_the_closed_forms(
     """Averages, scores of blocks, selections, gathers, k blocks a query: all counted."""
     n, h = b * blocks, g * share
     d, seen = h * e, min(k, blocks)
-    graph = lowered(BlockTopK(block=b, blocks=k), n, Heads(h, g, e), batch=batch, causal=causal)
+    graph = lowered(BlockTopK(block=b, blocks=k), Heads(h, g, e), n, batch=batch, causal=causal)
     projections = 2 * n * d * d + 2 * n * d * g * e
     assert graph.macs == batch * (projections + blocks * blocks * d + 2 * n * seen * b * d)
     assert work(graph, "softmax")["exp"] == batch * h * n * seen * b
@@ -98,7 +74,7 @@ def test_a_decode_step_reads_the_chosen_blocks(batch: int, g: int, share: int, m
     """One token scores all blocks and reads k of them; with k or fewer it reads them all, unscored."""
     h, e, b, k = g * share, 3, 5, 4
     d, blocks = h * e, -(-m // b)
-    graph = lowered(BlockTopK(block=b, blocks=k), m, Heads(h, g, e), batch=batch, decode=True)
+    graph = lowered(BlockTopK(block=b, blocks=k), Heads(h, g, e), m, batch=batch, causal=True, decode=True)
     core = 2 * m * d if blocks <= k else blocks * d + 2 * k * b * d
     assert graph.macs == batch * (2 * d * d + 2 * d * g * e + core)
     assert work(graph, "gather")["move"] == (0 if blocks <= k else batch * 2 * k * b * d)
@@ -108,6 +84,6 @@ def test_a_decode_step_reads_the_chosen_blocks(batch: int, g: int, share: int, m
 def test_sequences_are_filled_up_to_whole_blocks() -> None:
     """13 tokens in blocks of 4 cost what 16 do, but for the output projection and the copy that fills up."""
     p, heads = BlockTopK(block=4, blocks=2), Heads(2, 2, 4)
-    short, full = lowered(p, 13, heads), lowered(p, 16, heads)
+    short, full = lowered(p, heads, 13), lowered(p, heads, 16)
     assert full.macs - short.macs == 3 * 8 * 8
     assert work(short, "gather")["move"] - work(full, "gather")["move"] == 16 * 8

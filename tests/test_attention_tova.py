@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,21 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tests.eviction import arrays, cached, masked, work
+from tests.eviction import arrays, cached, masked
+from tests.graphs import one_layer, work
 from tilewright.workloads import primitives
-from tilewright.workloads.attention.base import Site, Values
-from tilewright.workloads.attention.tova import Tova, lower, reference
-from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.layers import ALL_BIASES, Heads
+from tilewright.workloads.attention.base import Values
+from tilewright.workloads.attention.tova import MECHANISM, Tova, reference
+from tilewright.workloads.layers import Heads
 
 FROZEN = Path(__file__).parent / "data" / "oracles" / "tova.npz"
-
-
-def lowered(p: Tova, context: int, heads: Heads, *, batch: int = 1, decode: bool = False) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (batch, 1 if decode else context, heads.width))
-    return b.finish(lower(b, x, Site(heads, ALL_BIASES, True, context, decode), p))
+lowered = partial(one_layer, MECHANISM, causal=True)
 
 
 def test_kept_of_a_prompt_follows_the_public_scores() -> None:
@@ -72,7 +67,7 @@ def test_costs_are_the_closed_forms(batch: int, g: int, share: int, e: int, n: i
     h, p = g * share, Tova(slots=slots)
     d, heads = h * e, Heads(h, g, e)
     projections = 2 * d * d + 2 * d * g * e
-    prompt = lowered(p, n, heads, batch=batch)
+    prompt = lowered(p, heads, n, batch=batch)
     assert prompt.macs == batch * (n * projections + 2 * n * n * d)
     assert work(prompt, "softmax")["exp"] == batch * h * n * n
     mean = {"add": batch * (n - 1) * (h - 1), "multiply": batch * (n - 1)}
@@ -80,7 +75,7 @@ def test_costs_are_the_closed_forms(batch: int, g: int, share: int, e: int, n: i
     assert work(prompt, "topk") == dict(primitives.topk(batch, n - 1, slots - 1))
     assert work(prompt, "gather") == {"move": batch * (h * (n - 1) + 2 * slots * g * e)}
     assert work(prompt, "scatter") == {"move": batch * 2 * slots * g * e}
-    token = lowered(p, n, heads, batch=batch, decode=True)
+    token = lowered(p, heads, n, batch=batch, decode=True)
     seen = slots + 1
     assert token.macs == batch * (projections + 2 * seen * d)
     assert work(token, "softmax")["exp"] == batch * h * seen
@@ -97,9 +92,9 @@ def test_a_cache_with_room_evicts_nothing() -> None:
     """Up to `slots` tokens, prompt and token are dense."""
     p, heads = Tova(slots=16), Heads(2, 2, 4)
     for decode in (False, True):
-        graph = lowered(p, 9, heads, decode=decode)
+        graph = lowered(p, heads, 9, decode=decode)
         assert {op.kind for op in graph.operators} == {"matmul", "softmax", "elementwise", "scatter"}
-    assert cached(lowered(p, 9, heads))["key_cache"] == (2, 9, 4)
+    assert cached(lowered(p, heads, 9))["key_cache"] == (2, 9, 4)
 
 
 def test_a_cache_holds_two_tokens_at_least() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import ceil
 from pathlib import Path
 
@@ -10,41 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.graphs import elements, exps, one_layer
 from tilewright.description.errors import InputError
 from tilewright.workloads.attention.base import Site
 from tilewright.workloads.attention.transformer_xl import MECHANISM, TransformerXL, reference
 from tilewright.workloads.builder import GraphBuilder
-from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.layers import ALL_BIASES, Heads
 from tilewright.workloads.operators import RowsShape
 
 FIXTURE = Path(__file__).parent / "data" / "oracles" / "transformer_xl.npz"
 small = st.integers(1, 5)
-
-
-def lowered(
-    p: TransformerXL,
-    heads: Heads,
-    n: int,
-    d: int,
-    *,
-    batch: int = 1,
-    causal: bool = True,
-    decode: bool = False,
-) -> OperatorGraph:
-    b = GraphBuilder("t")
-    x = b.input("x", (batch, 1 if decode else n, d))
-    site = Site(heads, ALL_BIASES, causal=causal, context=n, decode=decode)
-    return b.finish(MECHANISM.lower(b, x, site, p))
-
-
-def gathered(graph: OperatorGraph, function: str) -> int:
-    shapes = [op.shape for op in graph.operators if op.kind == "gather" and op.function == function]
-    return sum(shape.elements for shape in shapes if isinstance(shape, RowsShape))
-
-
-def exps(graph: OperatorGraph) -> int:
-    return sum(dict(op.primitives).get("exp", 0) for op in graph.operators)
+lowered = partial(one_layer, MECHANISM, causal=True)
 
 
 def test_reference_equals_the_public_implementation() -> None:
@@ -77,9 +54,9 @@ def test_costs_have_the_closed_forms(
     seen = sum(m + i % length + 1 for i in range(n))
     assert graph.macs - graph.useful_macs == batch * 3 * (pairs - seen) * heads.width
     assert exps(graph) == batch * heads.heads * pairs
-    assert gathered(graph, "relative_shift") == (batch * heads.heads * pairs if length > 1 else 0)
+    assert elements(graph, "gather", "relative_shift") == (batch * heads.heads * pairs if length > 1 else 0)
     copied = batch * s * (length + m) * d if recompute and m else 0
-    assert gathered(graph, "concat") == copied
+    assert elements(graph, "gather", "concat") == copied
 
 
 @given(

@@ -304,11 +304,6 @@ def test_a_full_stdout_is_no_internal_error(monkeypatch: pytest.MonkeyPatch) -> 
             write_stdout("some text")
 
 
-def _listen_to_interrupts() -> None:
-    """A job that a shell starts in the background ignores Ctrl-C, and its children with it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("delay_s", [0.3, 1.0])
 def test_ctrl_c_ends_a_run_without_a_trace(delay_s: float, tmp_path: Path) -> None:
     """An interrupted run says so with exit code 130 and leaves no file, whenever it is interrupted."""
@@ -323,7 +318,6 @@ def test_ctrl_c_ends_a_run_without_a_trace(delay_s: float, tmp_path: Path) -> No
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=_listen_to_interrupts,
     ) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == "started\n"

@@ -19,8 +19,9 @@ from werkzeug.serving import make_server
 
 from tilewright.api import sweep
 from tilewright.explore.pages.dashboard import LiveStudy, make_app
+from tilewright.explore.pages.study_figures import parallel_figure
 from tilewright.explore.pages.study_report import write_study_report
-from tilewright.explore.study.data import front_data
+from tilewright.explore.study.data import Axis, ParallelData, front_data
 from tilewright.explore.study.opened import open_view, stamp
 from tilewright.explore.study.view import StudyView
 
@@ -213,6 +214,17 @@ DIM_TEXT = """[...document.querySelectorAll(".main-svg text")].filter((node) => 
 }).map((node) => node.textContent)"""
 """Texts of figures that hardly differ from the page behind them."""
 
+OVERLAPPING = """(() => {
+  const boxes = (css) => [...document.querySelectorAll(css)]
+    .filter((node) => /[\\w]/.test(node.textContent))
+    .map((node) => [node.textContent, node.getBoundingClientRect()]);
+  const titles = boxes(".axis-title tspan.line");
+  const rest = boxes(".axis text:not(.axis-title), .axis-extent text");
+  const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom - 2 && b.top < a.bottom - 2;
+  return titles.flatMap(([name, a]) => rest.filter(([, b]) => meet(a, b)).map(([text]) => [name, text]));
+})()"""
+"""Lines of titles of parallel axes, and the number or name that each lies on."""
+
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
 def test_the_report_loads_from_a_file(browser: Browser, report: str, width: int, dark: bool) -> None:
@@ -224,6 +236,21 @@ def test_the_report_loads_from_a_file(browser: Browser, report: str, width: int,
     assert [url for url in browser.requests if not url.startswith(("file:", "data:", "blob:"))] == []
     assert not browser.ask(WIDE)
     assert browser.ask(DIM_TEXT) == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_titles_of_parallel_axes_lie_on_nothing(browser: Browser, tmp_path: Path, width: int) -> None:
+    """Titles of two and three lines leave the values at the ends of their axes readable."""
+    axes = (
+        Axis("buffers.scratchpad.capacity_bytes", (0.0, 1.0), ("131072", "262144")),
+        Axis("quality.ImageNet-1K", (74.538, 81.7)),
+        Axis("latency (ms)", (3.616, 42.225)),
+    )
+    page = tmp_path / "parallel.html"
+    parallel_figure(ParallelData(axes, (True, False), 0)).write_html(page)
+    browser.open(page.as_uri(), width=width)
+    browser.wait("document.querySelectorAll('.axis-title tspan.line').length >= 5")
+    assert browser.ask(OVERLAPPING) == []
 
 
 def test_a_click_in_the_report_tells_the_point(browser: Browser, report: str, view: StudyView) -> None:

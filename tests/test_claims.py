@@ -13,23 +13,15 @@ from threading import Thread
 import pytest
 
 import tilewright as tw
+from tests.sweeps import POINTS, rows, rows_so_far, space_text, start
 from tilewright.explore.evaluation.points import grid, keys
 from tilewright.explore.space.load import load_space
 from tilewright.explore.sweep import claims as claiming
 from tilewright.explore.sweep.claims import FILE, Claims
 
 KEYS = [bytes([number]) * 16 for number in range(4)]
-SPACE = """\
-accelerator: gemmini-default
-workloads:
-  - {workload: gemm, overrides: [workload.m=112, workload.k=112, workload.n=112]}
-parameters:
-  arch.array.rows: {values: [8, 16, 32]}
-  arch.array.cols: {values: [8, 16]}
-  arch.clock_mhz: {range: [500, 1000, 250]}
-objectives: [{name: latency_s}]
-"""
-POINTS = 18
+SLOW = space_text(112)
+"""Points that take long enough for two sweeps to meet."""
 
 
 def claim(folder: Path, wanted: list[bytes]) -> set[bytes]:
@@ -99,10 +91,10 @@ def test_claims_that_cant_be_kept_stop_nobody(tmp_path: Path) -> None:
     assert claim(tmp_path / "missing", KEYS) == set(KEYS)
 
 
-def test_a_sweep_waits_for_what_another_one_is_at(tmp_path: Path) -> None:
+def test_a_sweep_waits_for_what_another_one_is_at(space: Path, tmp_path: Path) -> None:
     """It does the rest first; what was given up without a result it then does itself."""
-    space, folder = tmp_path / "space.yaml", tmp_path / "study"
-    space.write_text(SPACE.replace("=112", "=16"))
+    folder = tmp_path / "study"
+    space.write_text(space_text(16))
     folder.mkdir()
     loaded = load_space(space)
     key = keys(loaded.digest, "event")
@@ -111,27 +103,16 @@ def test_a_sweep_waits_for_what_another_one_is_at(tmp_path: Path) -> None:
     worker = Thread(target=tw.sweep, args=(space, folder), kwargs={"jobs": 1})
     worker.start()
     for _ in range(600):
-        if (folder / "study.sqlite").exists() and stored(folder) == POINTS - 3:
+        if rows_so_far(folder) == POINTS - 3:
             break
         time.sleep(0.05)
     worker.join(0.5)
     assert worker.is_alive()
-    assert stored(folder) == POINTS - 3
+    assert len(rows(folder)) == POINTS - 3
     other.close()
     worker.join(60)
     assert not worker.is_alive()
-    assert stored(folder) == POINTS
-
-
-def stored(folder: Path) -> int:
-    with sqlite3.connect(folder / "study.sqlite", timeout=30) as db:
-        found = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'points'").fetchone()[0]
-        return int(db.execute("SELECT count(*) FROM points").fetchone()[0]) if found else 0
-
-
-def start(space: Path, folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tilewright", "sweep", str(space), "-o", str(folder), "--jobs", "1"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert len(rows(folder)) == POINTS
 
 
 def evaluated(process: subprocess.Popen[str]) -> int:
@@ -144,25 +125,25 @@ def evaluated(process: subprocess.Popen[str]) -> int:
     return int(found[1])
 
 
-def test_two_sweeps_share_the_work(tmp_path: Path) -> None:
+def test_two_sweeps_share_the_work(space: Path, tmp_path: Path) -> None:
     """Two processes on one folder evaluate each point once between them, and each has a part."""
-    space, folder = tmp_path / "space.yaml", tmp_path / "study"
-    space.write_text(SPACE)
+    folder = tmp_path / "study"
+    space.write_text(SLOW)
     shares = [evaluated(process) for process in [start(space, folder), start(space, folder)]]
     assert sum(shares) == POINTS
     assert min(shares) > 0
-    assert stored(folder) == POINTS
+    assert len(rows(folder)) == POINTS
 
 
-def test_a_sweep_takes_over_from_one_that_was_killed(tmp_path: Path) -> None:
+def test_a_sweep_takes_over_from_one_that_was_killed(space: Path, tmp_path: Path) -> None:
     """Two sweeps share a folder, one is killed in the middle: the other does all that is left."""
-    space, folder = tmp_path / "space.yaml", tmp_path / "study"
-    space.write_text(SPACE)
+    folder = tmp_path / "study"
+    space.write_text(SLOW)
     one, two = start(space, folder), start(space, folder)
-    while not ((folder / "study.sqlite").exists() and stored(folder) >= 3):
+    while rows_so_far(folder) < 3:
         assert one.poll() is None, one.communicate()
         time.sleep(0.02)
     os.kill(one.pid, signal.SIGKILL)
     one.communicate()
     assert evaluated(two) > 0
-    assert stored(folder) == POINTS
+    assert len(rows(folder)) == POINTS

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.graphs import after, total_primitives
 from tilewright.description.errors import InputError
 from tilewright.workloads.bare import EncoderBlock
-from tilewright.workloads.compression.base import Technique
 from tilewright.workloads.compression.chunked_ffn import ChunkedFfn
 from tilewright.workloads.compression.prune_ffn import PruneFfn
 from tilewright.workloads.compression.prune_heads import PruneHeads
@@ -23,27 +23,9 @@ from tilewright.workloads.families.t5 import T5
 from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.load import load_workload
 from tilewright.workloads.operators import Operator
-from tilewright.workloads.rules import check
 
 small = st.integers(1, 5)
 fractions = st.sampled_from([0.1, 0.25, 0.5, 0.7])
-
-
-def after(graph: OperatorGraph, technique: Technique) -> OperatorGraph:
-    """The compressed graph, checked."""
-    made = technique.transform(graph)
-    check(made)
-    check(made.expand())
-    return made
-
-
-def total_primitives(graph: OperatorGraph) -> Counter[str]:
-    """Primitives of the whole graph, repeats included."""
-    total: Counter[str] = Counter()
-    for index, op in enumerate(graph.operators):
-        for primitive, count in op.primitives:
-            total[primitive] += count * graph.times(index)
-    return total
 
 
 def named(graph: OperatorGraph, name: str) -> Operator:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.graphs import total_primitives
 from tilewright.api import load_accelerator, simulate
 from tilewright.description.errors import InputError
 from tilewright.sim.functional import Values, random_inputs, run
@@ -92,17 +93,9 @@ def test_reversible_models_do_the_same_work_and_a_mean(workload: str) -> None:
     plain = load_workload(workload)
     made = load_workload(workload, ["compression=[{kind: reversible}]"])
     assert (made.macs, made.parameters) == (plain.macs, plain.parameters)
-    extra = work(made) - work(plain)
+    extra = total_primitives(made) - total_primitives(plain)
     (mean,) = (op for op in made.operators if op.name.endswith(".mean"))
     assert extra == Counter(dict(mean.primitives))
-
-
-def work(graph: OperatorGraph) -> Counter[str]:
-    """Primitives of the whole graph."""
-    total: Counter[str] = Counter()
-    for index, op in enumerate(graph.operators):
-        total.update({name: count * graph.times(index) for name, count in op.primitives})
-    return total
 
 
 def test_each_step_of_a_run_has_its_streams() -> None:

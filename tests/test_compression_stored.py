@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.graphs import after, total_primitives
 from tilewright.api import load_accelerator, simulate
 from tilewright.sim.functional import run as compute
 from tilewright.workloads.bare import EncoderBlock
@@ -19,29 +20,10 @@ from tilewright.workloads.compression.lora import Lora
 from tilewright.workloads.compression.quantise import Quantise
 from tilewright.workloads.compression.sparse_weights import SparseWeights
 from tilewright.workloads.families.bert import Bert
-from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.load import load_workload
 from tilewright.workloads.operators import Tensor
-from tilewright.workloads.rules import check
 
 small = st.integers(1, 6)
-
-
-def after(graph: OperatorGraph, technique: Technique) -> OperatorGraph:
-    """The compressed graph, checked."""
-    made = technique.transform(graph)
-    check(made)
-    check(made.expand())
-    return made
-
-
-def total_primitives(graph: OperatorGraph) -> Counter[str]:
-    """Primitives of the whole graph, repeats included."""
-    total: Counter[str] = Counter()
-    for index, op in enumerate(graph.operators):
-        for primitive, count in op.primitives:
-            total[primitive] += count * graph.times(index)
-    return total
 
 
 def stored_bits(tensor: Tensor, bits: int) -> int:

@@ -244,5 +244,8 @@ def test_the_command_serves_until_interrupted(study_folder: Path) -> None:
         with urllib.request.urlopen(address) as answer:
             assert b"react-entry-point" in answer.read()
         os.kill(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        try:
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()  # or the test would wait for ever
     assert (process.returncode, errors) == (130, "interrupted\n")

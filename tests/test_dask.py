@@ -9,21 +9,14 @@ from pathlib import Path
 import pytest
 from distributed import LocalCluster
 
+from tests.sweeps import space_text
 from tilewright.cli import ExitCode, execute
 from tilewright.explore.space.load import load_space
 from tilewright.explore.study.study import Study
 from tilewright.explore.sweep import sweep as sweeping
 from tilewright.explore.sweep.store import FILE
 
-SPACE = """\
-accelerator: gemmini-default
-workloads:
-  - {workload: gemm, overrides: [workload.m=96, workload.k=96, workload.n=96]}
-parameters:
-  arch.array.rows: {values: [8, 16, 32]}
-  arch.clock_mhz: {range: [500, 1000, 50]}
-objectives: [{name: latency_s}, {name: energy_j.total}]
-"""
+SPACE = space_text(96, cols="[16]", clock_mhz="[500, 1000, 50]")
 POINTS = 33
 
 
@@ -36,9 +29,9 @@ def cluster() -> Iterator[LocalCluster]:
 
 
 @pytest.mark.filterwarnings("ignore")  # of Dask's own, about clocks, ports and event loops
-def test_a_worker_dies_in_mid_sweep(cluster: LocalCluster, tmp_path: Path) -> None:
+def test_a_worker_dies_in_mid_sweep(cluster: LocalCluster, space: Path, tmp_path: Path) -> None:
     """Every point is there in the end, once, and none failed."""
-    (tmp_path / "space.yaml").write_text(SPACE)
+    space.write_text(SPACE)
     victim = next(iter(cluster.workers.values())).process.pid
     killed: list[int] = []
 
@@ -47,7 +40,7 @@ def test_a_worker_dies_in_mid_sweep(cluster: LocalCluster, tmp_path: Path) -> No
             killed.append(progress.evaluated)
             os.kill(victim, signal.SIGKILL)
 
-    loaded = load_space(tmp_path / "space.yaml")
+    loaded = load_space(space)
     summary = sweeping.sweep(loaded, tmp_path / "study", dask=cluster.scheduler_address, report=report)
     assert 3 <= killed[0] < POINTS
     assert (summary.evaluated, summary.failed) == (POINTS, 0)
@@ -61,21 +54,21 @@ def test_a_worker_dies_in_mid_sweep(cluster: LocalCluster, tmp_path: Path) -> No
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_cluster_file_starts_a_cluster(tmp_path: Path) -> None:
+def test_a_cluster_file_starts_a_cluster(space: Path, tmp_path: Path) -> None:
     """Local workers by a YAML file; they are gone afterwards."""
-    (tmp_path / "space.yaml").write_text(SPACE.replace("[500, 1000, 50]", "[500, 600, 50]"))
+    space.write_text(SPACE.replace("[500, 1000, 50]", "[500, 600, 50]"))
     (tmp_path / "cluster.yaml").write_text("kind: local\nworkers: 1\n")
-    words = ["sweep", str(tmp_path / "space.yaml"), "-o", str(tmp_path / "study")]
+    words = ["sweep", str(space), "-o", str(tmp_path / "study")]
     assert execute([*words, "--dask", str(tmp_path / "cluster.yaml")]) == ExitCode.OK
     assert len(Study(tmp_path / "study").to_frame()) == 9
 
 
-def test_a_wrong_cluster_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_cluster_is_told(space: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Mistakes of a cluster file have their place; what is no address is said."""
-    (tmp_path / "space.yaml").write_text(SPACE)
+    space.write_text(SPACE)
     file = tmp_path / "cluster.yaml"
     file.write_text("kind: slurm\njobs: 2\ncore: 4\nmemory: 16GB\n")
-    words = ["sweep", str(tmp_path / "space.yaml"), "-o", str(tmp_path / "study"), "--dask"]
+    words = ["sweep", str(space), "-o", str(tmp_path / "study"), "--dask"]
     assert execute([*words, str(file)]) == ExitCode.BAD_INPUT
     assert f"error: {file}:3:1: core: unknown key 'core', did you mean 'cores'?\n" in capsys.readouterr().err
     file.write_text("kind: lsf\n")

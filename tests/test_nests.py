@@ -16,16 +16,32 @@ from tilewright.arch.accelerator import Accelerator
 from tilewright.dataflows.bounds import candidates, splits
 from tilewright.dataflows.least_traffic import Rooms, least_traffic
 from tilewright.dataflows.machine import Machine
-from tilewright.dataflows.mapper import Request, best_mapping, ends
+from tilewright.dataflows.mapper import Known, Request, best_mapping, ends
 from tilewright.dataflows.matmul import program, windows
 from tilewright.dataflows.program import held_bytes, totals, unrolled
 from tilewright.dataflows.schedule import region_cycles
 from tilewright.dataflows.specs import MatmulSpec, Operand
+from tilewright.dataflows.task import Task
 from tilewright.dataflows.tiling import Tiling
 from tilewright.description.errors import InputError
 from tilewright.workloads.operators import MatmulShape
 
 ROOMS = (64, 256, 1024, 8192)
+FLAT = st.fixed_dictionaries(
+    {
+        "kind": st.just("flat"),
+        "bytes_per_cycle": st.sampled_from([0.7, 2.0, 8.0, 100.0]),
+        "latency_cycles": st.sampled_from([0, 7, 40]),
+    }
+)
+BANKED = st.fixed_dictionaries(
+    {
+        "kind": st.just("banked"),
+        "standard": st.sampled_from(["ddr4-2400", "lpddr5-6400"]),
+        "channels": st.integers(1, 2),
+        "interleave_bytes": st.sampled_from([64, 256]),
+    }
+)
 
 
 @st.composite
@@ -37,13 +53,20 @@ def machines(draw: st.DrawFn) -> Machine:
             "width_bytes": draw(st.sampled_from([1, 4, 32])),
         }
 
-    shared = draw(st.booleans())
+    shared, cores = draw(st.booleans()), draw(st.sampled_from([1, 1, 1, 2, 3]))
+    network = {
+        "topology": draw(st.sampled_from(["mesh", "ring"])),
+        "link_bytes_per_cycle": draw(st.sampled_from([0.5, 4.0])),
+        "hop_cycles": draw(st.integers(0, 2)),
+    }
     return Machine(
         Accelerator.model_validate(
             {
                 "name": "random",
                 "clock_mhz": 1000,
-                "cores": draw(st.sampled_from([1, 1, 1, 2, 3])),
+                "cores": cores,
+                "network": network if cores > 1 and draw(st.booleans()) else None,
+                "host": draw(st.sampled_from([None, None, {"bytes_per_cycle": 0.5, "latency_cycles": 50}])),
                 "array": {
                     "rows": draw(st.integers(1, 4)),
                     "cols": draw(st.integers(1, 4)),
@@ -58,16 +81,15 @@ def machines(draw: st.DrawFn) -> Machine:
                 "buffers": {"operands": buffer("input", "weight"), "sums": buffer("output")}
                 if shared
                 else {"inputs": buffer("input"), "weights": buffer("weight"), "sums": buffer("output")},
-                "dram": {
-                    "kind": "flat",
-                    "bytes_per_cycle": draw(st.sampled_from([0.7, 2.0, 8.0, 100.0])),
-                    "latency_cycles": draw(st.sampled_from([0, 7, 40])),
+                "dram": draw(st.one_of(FLAT, BANKED)),
+                "dma": {
+                    "request_cycles": draw(st.sampled_from([0, 0, 3])),
+                    **draw(
+                        st.sampled_from(
+                            [{}, {}, {"buffering": "single"}, {"store_share": 0.3}, {"operand_slots": 4}]
+                        )
+                    ),
                 },
-                "dma": draw(
-                    st.sampled_from(
-                        [{}, {}, {"buffering": "single"}, {"store_share": 0.3}, {"operand_slots": 4}]
-                    )
-                ),
                 "mapper": {"effort": draw(st.integers(0, 1))},
             }
         )
@@ -111,11 +133,12 @@ def test_no_nest_undercuts_its_bound(
     request = Request(spec, credit, next_bytes)
     least = least_traffic(spec, Rooms.of(machine))
     for split in splits(spec, machine):
-        found = candidates(spec, machine, split, ends(request, machine), credit)
-        for index in range(0, found.bound.size, 1 + found.bound.size // 40):
+        found = candidates(Task(spec, machine, split, credit, ends(request, machine)[1]))
+        rows = np.arange(0, found.bound.size, 1 + found.bound.size // 40)
+        for index, sharpened in zip(rows.tolist(), found.sharpened(rows).tolist(), strict=True):
             nest = program(spec, machine, found.tiling(index))
             cycles = region_cycles(nest, machine.buffers, credit, machine.dram_cycles(next_bytes))
-            assert found.bound[index] <= cycles, found.tiling(index)
+            assert found.bound[index] <= sharpened <= cycles, found.tiling(index)
             sums = totals(nest, machine.buffers)
             assert least is not None
             assert least[0] <= sums.dram_read
@@ -140,7 +163,7 @@ def test_every_tick_finds_its_operands(machine: Machine, spec: MatmulSpec, data:
     found = [
         each.tiling(int(index))
         for split in splits(spec, machine)
-        for each in [candidates(spec, machine, split, (0, 0), 0)]
+        for each in [candidates(Task(spec, machine, split))]
         for index in np.flatnonzero(each.nests.outer_stays | each.nests.inner_stays)
     ]
     if not found:
@@ -172,7 +195,7 @@ def test_what_stays_never_costs_cycles(machine: Machine, spec: MatmulSpec, data:
     """The search tries a nest without staying operands only where they have no room: with them it is never
     slower, and reads no more."""
     split = data.draw(st.sampled_from(splits(spec, machine)))
-    found = candidates(spec, machine, split, (0, 0), 0)
+    found = candidates(Task(spec, machine, split))
     for index in np.flatnonzero(found.nests.outer_stays | found.nests.inner_stays)[:20]:
         tiling = found.tiling(int(index))
         plain = replace(tiling, outer_stays=False, inner_stays=False)
@@ -194,10 +217,10 @@ def test_slack_gives_cycles_for_bytes(machine: Machine, spec: MatmulSpec, slack:
     )
     request = Request(spec, 0, 0)
     try:
-        fastest = best_mapping(request, machine, {})
+        fastest = best_mapping(request, machine, Known())
     except InputError:  # no tile fits
         return
-    frugal = best_mapping(request, Machine(slackened), {})
+    frugal = best_mapping(request, Machine(slackened), Known())
     assert fastest.cycles <= frugal.cycles <= fastest.cycles * (1 + slack)
     moved = [totals(each.program, machine.buffers) for each in (frugal, fastest)]
     assert moved[0].dram_read + moved[0].dram_write <= moved[1].dram_read + moved[1].dram_write

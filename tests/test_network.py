@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tilewright as tw
+from tests.networks import RING, TOPOLOGIES, description, networks, run, workloads
 from tilewright.arch.accelerator import Accelerator
 from tilewright.arch.network import mesh_columns
 from tilewright.dataflows.machine import Machine
@@ -23,7 +24,6 @@ from tilewright.dataflows.specs import MatmulSpec, Operand
 from tilewright.dataflows.tiles import Moment, Tile, Tiles
 from tilewright.dataflows.tiling import Split, Tiling
 from tilewright.description.errors import InputError
-from tilewright.sim.result import Fidelity, Result
 from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.operators import MatmulShape
 
@@ -34,7 +34,7 @@ def share(topology: str, cores: int, pattern: Pattern, memories: int = 1) -> Fra
     return pattern_load(topology, cores, memories, pattern).share
 
 
-@given(topology=st.sampled_from(["mesh", "ring"]), cores=st.integers(1, 40), data=st.data())
+@given(topology=TOPOLOGIES, cores=st.integers(1, 40), data=st.data())
 def test_ways_are_shortest(topology: str, cores: int, data: st.DataObject) -> None:
     """From neighbour to neighbour, and as long as the distance."""
     source, target = (data.draw(st.integers(0, cores - 1)) for _ in range(2))
@@ -79,9 +79,7 @@ def test_busiest_link_of_a_mesh(rows: int, cols: int) -> None:
     assert share("mesh", cores, "all") == (1 if cores > 1 else 0)
 
 
-@given(
-    topology=st.sampled_from(["mesh", "ring"]), cores=st.integers(1, 24), pattern=st.sampled_from(PATTERNS)
-)
+@given(topology=TOPOLOGIES, cores=st.integers(1, 24), pattern=st.sampled_from(PATTERNS))
 def test_a_core_alone_needs_no_links_and_no_link_carries_more_than_all(
     topology: str, cores: int, pattern: Pattern
 ) -> None:
@@ -101,27 +99,6 @@ def _senders(cores: int, pattern: Pattern) -> range:
 def test_memory_at_more_cores_spreads_its_load() -> None:
     """Four cores with memory halve what the busiest link of a 4 x 4 mesh carries, at least."""
     assert share("mesh", 16, "parts", 4) <= share("mesh", 16, "parts") / 2
-
-
-def description(network: dict[str, Any] | None, **changes: object) -> dict[str, Any]:
-    """Four cores with little memory around one flat DRAM."""
-    return {
-        "name": "four",
-        "clock_mhz": 1000,
-        "cores": 4,
-        "network": network,
-        "array": {"rows": 4, "cols": 4, "dataflow": "weight_stationary"},
-        "vector": {"lanes": 4},
-        "buffers": {
-            "operands": {"capacity_bytes": 4096, "holds": ["input", "weight"], "width_bytes": 16},
-            "sums": {"capacity_bytes": 4096, "holds": ["output"], "width_bytes": 16},
-        },
-        "dram": {"kind": "flat", "bytes_per_cycle": 32.0, "latency_cycles": 10},
-        **changes,
-    }
-
-
-RING = {"topology": "ring", "link_bytes_per_cycle": 2.0, "hop_cycles": 3}
 
 
 def tiles(split: Split, *, resident: bool) -> Tiles:
@@ -211,18 +188,6 @@ def test_every_tick_of_a_reduction_is_in_the_program() -> None:
     assert [tick.store is not None for tick in program] == [False, True] * 2
 
 
-def run(machine: dict[str, Any], workload: OperatorGraph, fidelity: Fidelity = "event") -> Result:
-    return tw.simulate(Accelerator.model_validate(machine), workload, fidelity)
-
-
-networks = st.fixed_dictionaries(
-    {
-        "topology": st.sampled_from(["mesh", "ring"]),
-        "link_bytes_per_cycle": st.sampled_from([0.5, 3.0, 16.0]),
-        "hop_cycles": st.sampled_from([0, 5]),
-        "memory_cores": st.sampled_from([1, 2]),
-    }
-)
 machines = st.builds(
     lambda network, changes: description(network, **changes),
     network=networks,
@@ -240,18 +205,6 @@ machines = st.builds(
         }
     ),
 )
-
-
-@st.composite
-def workloads(draw: st.DrawFn) -> OperatorGraph:
-    """GEMMs and small blocks."""
-    if draw(st.booleans()):
-        sizes = [f"{name}={draw(st.integers(1, 40))}" for name in ("m", "k", "n")]
-        return tw.load_workload("gemm", [*sizes, f"batch={draw(st.integers(1, 3))}"])
-    heads = draw(st.integers(1, 3))
-    return tw.load_workload(
-        "encoder_block", [f"d={8 * heads}", f"heads={heads}", "ffn=24", f"seq={draw(st.integers(1, 12))}"]
-    )
 
 
 @given(machine=machines, workload=workloads())

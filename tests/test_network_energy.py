@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tilewright as tw
+from tests.networks import RING, TOPOLOGIES, description, machine, networks, run, workloads
 from tilewright.arch.accelerator import Accelerator
 from tilewright.arch.area import area_mm2
 from tilewright.arch.energy import ZJ_PER_J, Actions, EnergyModel, peak_power_w
@@ -24,12 +25,10 @@ from tilewright.dataflows.program import totals
 from tilewright.dataflows.sparse.program import unit_program
 from tilewright.dataflows.specs import UnitSpec
 from tilewright.description.errors import InputError
-from tilewright.sim.result import Fidelity, Result
+from tilewright.sim.result import Fidelity
 from tilewright.workloads.graph import OperatorGraph
 
-TOPOLOGIES = st.sampled_from(["mesh", "ring"])
 FIDELITIES: tuple[Fidelity, ...] = ("analytic", "event")
-RING = {"topology": "ring", "link_bytes_per_cycle": 2.0, "hop_cycles": 3}
 
 
 def graph_of(topology: str, cores: int) -> nx.Graph[Any]:
@@ -42,28 +41,6 @@ def graph_of(topology: str, cores: int) -> nx.Graph[Any]:
         grid = nx.grid_2d_graph(cores // cols, cols)
         graph = nx.relabel_nodes(grid, {(row, col): row * cols + col for row, col in grid})
     return graph
-
-
-def description(network: dict[str, Any] | None, **changes: object) -> dict[str, Any]:
-    """Four cores with little memory around one flat DRAM."""
-    return {
-        "name": "four",
-        "clock_mhz": 1000,
-        "cores": 4,
-        "network": network,
-        "array": {"rows": 4, "cols": 4, "dataflow": "weight_stationary"},
-        "vector": {"lanes": 4},
-        "buffers": {
-            "operands": {"capacity_bytes": 4096, "holds": ["input", "weight"], "width_bytes": 16},
-            "sums": {"capacity_bytes": 4096, "holds": ["output"], "width_bytes": 16},
-        },
-        "dram": {"kind": "flat", "bytes_per_cycle": 32.0, "latency_cycles": 10},
-        **changes,
-    }
-
-
-def machine(network: dict[str, Any] | None = None, **changes: object) -> Accelerator:
-    return Accelerator.model_validate(description(network, **changes))
 
 
 # --- counting
@@ -122,33 +99,12 @@ def test_a_transfer_by_hand() -> None:
 
 # --- runs
 
-networks = st.fixed_dictionaries(
-    {
-        "topology": TOPOLOGIES,
-        "link_bytes_per_cycle": st.sampled_from([0.5, 3.0, 16.0]),
-        "memory_cores": st.sampled_from([1, 2]),
-    }
-)
 machines = st.builds(
     lambda network, cores, prefetch: description(network, cores=cores, dma={"prefetch_bytes": prefetch}),
     network=networks,
     cores=st.sampled_from([2, 3, 4, 6]),
     prefetch=st.sampled_from([0, 256]),
 )
-
-
-@st.composite
-def workloads(draw: st.DrawFn) -> OperatorGraph:
-    """GEMMs and small blocks."""
-    if draw(st.booleans()):
-        return tw.load_workload("gemm", [f"{name}={draw(st.integers(1, 40))}" for name in ("m", "k", "n")])
-    heads = draw(st.integers(1, 3))
-    sizes = [f"d={8 * heads}", f"heads={heads}", "ffn=24", f"seq={draw(st.integers(1, 12))}"]
-    return tw.load_workload("encoder_block", sizes)
-
-
-def run(described: dict[str, Any], workload: OperatorGraph, fidelity: Fidelity = "event") -> Result:
-    return tw.simulate(Accelerator.model_validate(described), workload, fidelity)
 
 
 @given(described=machines, workload=workloads())

@@ -10,8 +10,9 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
+from tests.onnx_files import Axes, floats, write
 from tilewright.cli import ExitCode, execute
 from tilewright.description.errors import InputError
 from tilewright.workloads.graph import OperatorGraph
@@ -19,47 +20,22 @@ from tilewright.workloads.load import describe_workload, load_workload
 from tilewright.workloads.onnx_import import OnnxModel
 from tilewright.workloads.operators import MatmulShape, RowsShape
 
-Axes = Sequence[int | str]
 Save = Callable[..., str]
 
 
 @pytest.fixture
 def save(tmp_path: Path) -> Save:
-    """Writes a graph to a file and returns its path: nodes, inputs and outputs by their axes, arrays."""
+    """Writes a graph of floats and returns the file's path: nodes, inputs by their axes, outputs, arrays."""
 
-    def write(
+    def saved(
         nodes: Sequence[onnx.NodeProto],
         inputs: dict[str, Axes],
         outputs: Sequence[str],
         arrays: dict[str, np.ndarray] | None = None,
-        opset: int = 20,
     ) -> str:
-        return _write(tmp_path / "m.onnx", nodes, inputs, outputs, arrays or {}, opset)
+        return write(tmp_path / "m.onnx", nodes, inputs, outputs, arrays or {}, opset=20, types={})
 
-    return write
-
-
-def _write(
-    path: Path,
-    nodes: Sequence[onnx.NodeProto],
-    inputs: dict[str, Axes],
-    outputs: Sequence[str],
-    arrays: dict[str, np.ndarray],
-    opset: int = 20,
-) -> str:
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, axes) for name, axes in inputs.items()],
-        [helper.make_empty_tensor_value_info(name) for name in outputs],
-        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)]), path)
-    return str(path)
-
-
-def _floats(*shape: int) -> np.ndarray:
-    return np.ones(shape, np.float32)
+    return saved
 
 
 def _attention(heads: int, width: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
@@ -74,7 +50,7 @@ def _attention(heads: int, width: int) -> tuple[list[onnx.NodeProto], dict[str, 
         node("Concat", ["batch", "tokens", "split"], ["apart"], axis=0),
     ]
     for name, order in (("query", (0, 2, 1, 3)), ("key", (0, 2, 3, 1)), ("value", (0, 2, 1, 3))):
-        arrays[f"{name}.weight"], arrays[f"{name}.bias"] = _floats(width, width), _floats(width)
+        arrays[f"{name}.weight"], arrays[f"{name}.bias"] = floats(width, width), floats(width)
         nodes += [
             node("MatMul", ["x", f"{name}.weight"], [f"{name}_product"]),
             node("Add", [f"{name}.bias", f"{name}_product"], [f"{name}_sum"]),
@@ -127,7 +103,8 @@ def test_costs_of_attention_are_the_closed_forms(
     d = heads * e
     nodes, arrays = _attention(heads, d)
     file = tmp_path_factory.mktemp("onnx") / "m.onnx"
-    path = _write(file, nodes, {"x": ["b", "n", d], "mask": ["b", 1, 1, "seq"]}, ["o"], arrays)
+    inputs: dict[str, Axes] = {"x": ["b", "n", d], "mask": ["b", 1, 1, "seq"]}
+    path = write(file, nodes, inputs, ["o"], arrays, opset=20, types={})
     graph = load_workload(path, [f"seq={n}", f"batch={batch}"])
     assert graph.metadata["weight_macs"] == str(batch * 3 * n * d * d)
     assert graph.metadata["activation_macs"] == str(batch * 2 * n * n * d)
@@ -161,13 +138,13 @@ def _narrow(scale: np.ndarray) -> tuple[list[onnx.NodeProto], dict[str, np.ndarr
         node("MatMul", ["x", "w"], ["xw"], name="dense"),
         node("Add", ["xw", "bias"], ["y"]),
     ]
-    return nodes, {"w_q": np.ones((4, 6), np.int8), "scale": scale, "bias": _floats(6)}
+    return nodes, {"w_q": np.ones((4, 6), np.int8), "scale": scale, "bias": floats(6)}
 
 
 @pytest.mark.parametrize("scales", [(1, 6), (6,)])
 def test_scales_along_the_columns_come_after_the_product(save: Save, scales: tuple[int, ...]) -> None:
     """The weight is read in 8 bits, and each result scaled once, before its bias."""
-    nodes, arrays = _narrow(_floats(*scales))
+    nodes, arrays = _narrow(floats(*scales))
     graph = load_workload(save(nodes, {"x": ["batch", "seq", 4]}, ["y"], arrays), ["seq=5"])
     assert _by_name(graph) == {
         "dense": ("matmul", "", ("x", "w_q")),
@@ -186,7 +163,7 @@ def test_a_scale_of_the_whole_weight_is_a_constant(save: Save) -> None:
 
 def test_scales_along_k_come_before_the_product(save: Save) -> None:
     """Row by row of the weight they can't wait: it is scaled first."""
-    nodes, arrays = _narrow(_floats(4, 1))
+    nodes, arrays = _narrow(floats(4, 1))
     graph = load_workload(save(nodes, {"x": ["batch", "seq", 4]}, ["y"], arrays), ["seq=5"])
     assert _by_name(graph) == {
         "w.dequantise": ("elementwise", "multiply", ("w_q", "scale")),
@@ -205,7 +182,7 @@ def test_a_turned_weights_scales_turn_with_it(save: Save, scales: tuple[int, int
         node("Transpose", ["scaled"], ["w"], perm=[1, 0]),
         node("MatMul", ["x", "w"], ["y"], name="dense"),
     ]
-    arrays = {"w_q": np.ones((4, 4), np.int8), "scale": _floats(*scales)}
+    arrays = {"w_q": np.ones((4, 4), np.int8), "scale": floats(*scales)}
     graph = load_workload(save(nodes, {"x": ["batch", "seq", 4]}, ["y"], arrays), ["seq=5"])
     found = _by_name(graph)
     assert ("dense.dequantise" in found) == after
@@ -221,7 +198,7 @@ def test_a_dequantised_weight_is_read_in_its_own_type(save: Save, axis: int, aft
         node("DequantizeLinear", ["w_q", "scale", "zero"], ["w"], axis=axis),
         node("MatMul", ["x", "w"], ["y"], name="dense"),
     ]
-    arrays = {"w_q": np.ones((4, 4), np.int8), "scale": _floats(4), "zero": np.zeros(4, np.int8)}
+    arrays = {"w_q": np.ones((4, 4), np.int8), "scale": floats(4), "zero": np.zeros(4, np.int8)}
     graph = load_workload(save(nodes, {"x": ["batch", "seq", 4]}, ["y"], arrays), ["seq=5"])
     assert ("dense.dequantise" in _by_name(graph)) == after
     assert graph.tensors["w_q"].element == "int8"
@@ -250,7 +227,7 @@ def test_a_product_that_is_put_out_is_not_hidden_in_its_bias(save: Save) -> None
     """Both results are there."""
     node = helper.make_node
     nodes = [node("MatMul", ["x", "w"], ["a"]), node("Add", ["a", "bias"], ["y"])]
-    arrays = {"w": _floats(4, 4), "bias": _floats(4)}
+    arrays = {"w": floats(4, 4), "bias": floats(4)}
     graph = load_workload(save(nodes, {"x": ["batch", "seq", 4]}, ["a", "y"], arrays), ["seq=5"])
     assert graph.outputs == ("a", "y")
 
@@ -266,7 +243,7 @@ def test_a_vision_models_patches_are_a_product(save: Save) -> None:
     """A convolution is windows side by side times its weight: b h w c k^2 MACs per channel out."""
     node = helper.make_node
     nodes = [node("Conv", ["x", "patch.weight", "patch.bias"], ["y"], kernel_shape=[4, 4], strides=[4, 4])]
-    arrays = {"patch.weight": _floats(10, 3, 4, 4), "patch.bias": _floats(10)}
+    arrays = {"patch.weight": floats(10, 3, 4, 4), "patch.bias": floats(10)}
     graph = load_workload(save(nodes, {"x": ["batch", 3, 16, 16]}, ["y"], arrays), ["batch=2"])
     assert graph.macs == 2 * 16 * 3 * 16 * 10
     assert [op.function for op in graph.operators] == ["unfold", "transpose_b"]
@@ -275,7 +252,7 @@ def test_a_vision_models_patches_are_a_product(save: Save) -> None:
 def test_what_needs_no_input_is_no_work(save: Save) -> None:
     """A table that is sliced and looked up by constants is read; what nothing reads is left out."""
     node = helper.make_node
-    arrays = {"table": _floats(8, 4), "rows": np.arange(5), "w": _floats(4, 4)}
+    arrays = {"table": floats(8, 4), "rows": np.arange(5), "w": floats(4, 4)}
     nodes = [
         node("Gather", ["table", "rows"], ["positions"]),
         node("Add", ["x", "positions"], ["y"]),
@@ -294,7 +271,7 @@ def test_all_that_is_not_understood_is_named(save: Save) -> None:
         node("Softmax", ["p"], ["s"], name="columns", axis=1),
         node("LongformerAttention", ["s", "w"], ["y"], name="long", domain="com.microsoft"),
     ]
-    arrays = {"w": _floats(4, 4), "five": np.array(5.0, np.float32)}
+    arrays = {"w": floats(4, 4), "five": np.array(5.0, np.float32)}
     path = save(nodes, {"x": ["batch", "seq", 4]}, ["y"], arrays)
     with pytest.raises(InputError) as caught:
         load_workload(path)
@@ -338,7 +315,7 @@ def test_sizes_that_depend_on_data_are_named(save: Save) -> None:
 def test_sizes_that_do_not_fit_are_told(save: Save, axes: Axes, overrides: list[str], message: str) -> None:
     """The file, and what to do."""
     nodes = [helper.make_node("Add", ["x", "w"], ["y"], name="plus")]
-    path = save(nodes, {"x": axes}, ["y"], {"w": _floats(4)})
+    path = save(nodes, {"x": axes}, ["y"], {"w": floats(4)})
     with pytest.raises(InputError) as caught:
         load_workload(path, overrides)
     assert str(caught.value) == f"{path}: {message}"
@@ -347,7 +324,7 @@ def test_sizes_that_do_not_fit_are_told(save: Save, axes: Axes, overrides: list[
 def test_a_description_names_the_file(save: Save) -> None:
     """A file with fixed sizes needs no more; the description that `show` prints loads again."""
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
-    path = save(nodes, {"x": [2, 5, 4]}, ["y"], {"w": _floats(4, 3)})
+    path = save(nodes, {"x": [2, 5, 4]}, ["y"], {"w": floats(4, 3)})
     assert describe_workload(path) == OnnxModel(name="m", file=path)
     assert load_workload(path).macs == 2 * 5 * 4 * 3
     again = Path(path).with_suffix(".yaml")

@@ -2,72 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
+from tests.onnx_files import MICROSOFT, Load, floats, make_node, steps, write
 from tilewright.description.errors import InputError
 from tilewright.workloads import primitives
 from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.load import load_workload
 from tilewright.workloads.operators import MatmulShape, RowsShape
-
-Axes = Sequence[int | str]
-Load = Callable[..., OperatorGraph]
-make_node: Callable[..., onnx.NodeProto] = helper.make_node
-MICROSOFT = "com.microsoft"
-INTEGERS = {"ids", "positions", "segments", "mask"}
-
-
-def write(
-    path: Path,
-    nodes: Sequence[onnx.NodeProto],
-    inputs: Mapping[str, Axes],
-    outputs: Sequence[str],
-    arrays: Mapping[str, np.ndarray],
-) -> str:
-    """A file with these nodes; inputs called ids, positions, segments or mask are integers."""
-    kinds = {name: TensorProto.INT64 if name in INTEGERS else TensorProto.FLOAT for name in inputs}
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info(name, kinds[name], axes) for name, axes in inputs.items()],
-        [helper.make_empty_tensor_value_info(name) for name in outputs],
-        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
-    )
-    opsets = [helper.make_opsetid("", 23), helper.make_opsetid(MICROSOFT, 1)]
-    onnx.save(helper.make_model(graph, opset_imports=opsets), path)
-    return str(path)
-
-
-@pytest.fixture
-def load(tmp_path: Path) -> Load:
-    """The graph of nodes, inputs by their axes, outputs and arrays."""
-
-    def read(
-        nodes: Sequence[onnx.NodeProto],
-        inputs: Mapping[str, Axes],
-        outputs: Sequence[str] = ("y",),
-        *overrides: str,
-        **arrays: np.ndarray,
-    ) -> OperatorGraph:
-        return load_workload(write(tmp_path / "m.onnx", nodes, inputs, outputs, arrays), overrides)
-
-    return read
-
-
-def floats(*shape: int) -> np.ndarray:
-    return np.ones(shape, np.float32)
-
-
-def steps(graph: OperatorGraph) -> list[tuple[str, str, str]]:
-    return [(op.name, op.kind, op.function) for op in graph.operators]
 
 
 def work(graph: OperatorGraph) -> primitives.Primitives:
@@ -91,7 +39,7 @@ def work(graph: OperatorGraph) -> primitives.Primitives:
     ],
 )
 def test_contractions_are_products(
-    load: Load,
+    onnx_graph: Load,
     equation: str,
     left: tuple[int, ...],
     right: tuple[int, ...],
@@ -99,7 +47,7 @@ def test_contractions_are_products(
     function: str,
 ) -> None:
     """Letters in both operands and the result are the batch, in both only k, in one only m and n."""
-    graph = load([make_node("Einsum", ["x", "z"], ["y"], equation=equation)], {"x": left, "z": right})
+    graph = onnx_graph([make_node("Einsum", ["x", "z"], ["y"], equation=equation)], {"x": left, "z": right})
     (op,) = graph.operators
     assert (op.shape, op.function) == (shape, function)
     sizes = dict(zip(equation.partition(",")[0].replace("...", "bn"), left, strict=True))
@@ -125,16 +73,16 @@ def test_the_order_of_letters_changes_no_count(
     assert load_workload(path).macs == np.prod(sizes)
 
 
-def test_a_weight_that_comes_first_is_b(load: Load) -> None:
+def test_a_weight_that_comes_first_is_b(onnx_graph: Load) -> None:
     """It is what stays, and counts as a weight."""
     node = make_node("Einsum", ["w", "x"], ["y"], equation="ed,bnd->bne")
-    graph = load([node], {"x": [2, 5, 4]}, w=floats(3, 4))
+    graph = onnx_graph([node], {"x": [2, 5, 4]}, w=floats(3, 4))
     assert graph.operators[0].inputs == ("x", "w")
     assert graph.operators[0].shape == MatmulShape(1, 10, 4, 3)
     assert graph.metadata["weight_macs"] == "120"
 
 
-def test_einsum_transposes_sums_and_multiplies(load: Load) -> None:
+def test_einsum_transposes_sums_and_multiplies(onnx_graph: Load) -> None:
     """A transpose is addressing; sums and products element by element are work of the vector unit."""
     node = make_node
     nodes = [
@@ -142,7 +90,7 @@ def test_einsum_transposes_sums_and_multiplies(load: Load) -> None:
         node("Einsum", ["t"], ["s"], equation="dnb->nb"),
         node("Einsum", ["s", "v"], ["y"], equation="nb,b->nb"),
     ]
-    graph = load(nodes, {"x": [2, 5, 4], "v": [2]})
+    graph = onnx_graph(nodes, {"x": [2, 5, 4], "v": [2]})
     assert [(op.kind, op.function, op.shape) for op in graph.operators] == [
         ("reduce", "sum", RowsShape(10, 4)),
         ("elementwise", "multiply", RowsShape(5, 2)),
@@ -158,15 +106,15 @@ def test_einsum_transposes_sums_and_multiplies(load: Load) -> None:
         ("bij,bk->ijk", "broadcasts axis b (bij,bk->ijk)"),
     ],
 )
-def test_other_equations_are_named(load: Load, equation: str, reason: str) -> None:
+def test_other_equations_are_named(onnx_graph: Load, equation: str, reason: str) -> None:
     """With the equation, or what did not fit."""
     node = make_node("Einsum", ["x", "z"], ["y"], name="odd", equation=equation)
     with pytest.raises(InputError) as caught:
-        load([node], {"x": [2, 4, 4], "z": [4, 4]})
+        onnx_graph([node], {"x": [2, 4, 4], "z": [4, 4]})
     assert f"operator Einsum {reason} (odd)" in str(caught.value)
 
 
-def test_attention_written_with_einsum_is_recognised(load: Load) -> None:
+def test_attention_written_with_einsum_is_recognised(onnx_graph: Load) -> None:
     """Scores and context have their names."""
     node = make_node
     nodes = [
@@ -174,7 +122,7 @@ def test_attention_written_with_einsum_is_recognised(load: Load) -> None:
         node("Softmax", ["s"], ["p"], name="/a/Softmax", axis=-1),
         node("Einsum", ["p", "v"], ["y"], name="/a/Einsum_1", equation="bhij,bhje->bihe"),
     ]
-    graph = load(nodes, dict.fromkeys(("q", "k", "v"), (2, 3, 5, 4)))
+    graph = onnx_graph(nodes, dict.fromkeys(("q", "k", "v"), (2, 3, 5, 4)))
     assert [op.name for op in graph.operators] == ["a.scores", "a.softmax", "a.context"]
 
 
@@ -184,7 +132,9 @@ def test_attention_written_with_einsum_is_recognised(load: Load) -> None:
 @pytest.mark.parametrize("trans_a", [0, 1])
 @pytest.mark.parametrize("trans_b", [0, 1])
 @pytest.mark.parametrize("batch", [0, 1])
-def test_fused_matmul_reads_its_operands_turned(load: Load, trans_a: int, trans_b: int, batch: int) -> None:
+def test_fused_matmul_reads_its_operands_turned(
+    onnx_graph: Load, trans_a: int, trans_b: int, batch: int
+) -> None:
     """The same product for every choice of orders; alpha is one multiplication per result."""
     sizes = {"b": 3, "m": 5, "k": 4, "n": 7}
     order_a = "bkm" if trans_a else "bmk"
@@ -193,7 +143,7 @@ def test_fused_matmul_reads_its_operands_turned(load: Load, trans_a: int, trans_
         order_a, order_b = (order[1] + order[0] + order[2] for order in (order_a, order_b))
     flags = {"transA": trans_a, "transB": trans_b, "transBatchA": batch, "transBatchB": batch}
     node = make_node("FusedMatMul", ["x", "z"], ["y"], domain=MICROSOFT, alpha=0.5, **flags)
-    graph = load([node], {"x": [sizes[x] for x in order_a], "z": [sizes[x] for x in order_b]})
+    graph = onnx_graph([node], {"x": [sizes[x] for x in order_a], "z": [sizes[x] for x in order_b]})
     product, alpha = graph.operators
     assert product.shape == MatmulShape(3, 5, 4, 7)
     assert (product.function == "transpose_b") == bool(trans_b)
@@ -209,11 +159,11 @@ def test_fused_matmul_reads_its_operands_turned(load: Load, trans_a: int, trans_
         ("SkipSimplifiedLayerNormalization", ["x", "z", "gamma", "bias"], "rmsnorm", 3),
     ],
 )
-def test_a_norm_of_a_sum(load: Load, kind: str, inputs: list[str], function: str, terms: int) -> None:
+def test_a_norm_of_a_sum(onnx_graph: Load, kind: str, inputs: list[str], function: str, terms: int) -> None:
     """The sum, which is a result as well, and its norm: the work of both."""
     node = make_node(kind, inputs, ["y", "", "", "sum"], name="norm", domain=MICROSOFT)
     axes = {"x": [2, 5, 8], "z": [2, 5, 8]}
-    graph = load([node], axes, ["y", "sum"], gamma=floats(8), beta=floats(8), bias=floats(8))
+    graph = onnx_graph([node], axes, ["y", "sum"], gamma=floats(8), beta=floats(8), bias=floats(8))
     assert steps(graph) == [("norm.sum", "elementwise", "add"), ("norm", "norm", function)]
     assert graph.outputs == ("norm", "norm.sum")
     adds = primitives.totals({"add": 80 * (terms - 1)})
@@ -222,38 +172,40 @@ def test_a_norm_of_a_sum(load: Load, kind: str, inputs: list[str], function: str
 
 
 @pytest.mark.parametrize("kind", ["RMSNormalization", "SimplifiedLayerNormalization"])
-def test_rms_norms(load: Load, kind: str) -> None:
+def test_rms_norms(onnx_graph: Load, kind: str) -> None:
     """ONNX's own and ONNX Runtime's, which has no domain."""
-    graph = load([make_node(kind, ["x", "n.weight"], ["y"])], {"x": [2, 5, 8]}, **{"n.weight": floats(8)})
+    graph = onnx_graph(
+        [make_node(kind, ["x", "n.weight"], ["y"])], {"x": [2, 5, 8]}, **{"n.weight": floats(8)}
+    )
     assert steps(graph) == [("n", "norm", "rmsnorm")]
     assert graph.operators[0].inputs == ("x", "n.weight")
 
 
-def test_layers_that_share_a_norm_share_its_weights(load: Load) -> None:
+def test_layers_that_share_a_norm_share_its_weights(onnx_graph: Load) -> None:
     """Parameters are counted once."""
     nodes = [
         make_node("LayerNormalization", [before, "n.weight", "n.bias"], [after])
         for before, after in (("x", "h"), ("h", "y"))
     ]
     arrays = {"n.weight": floats(8), "n.bias": floats(8)}
-    assert load(nodes, {"x": [2, 5, 8]}, **arrays).parameters == 16
+    assert onnx_graph(nodes, {"x": [2, 5, 8]}, **arrays).parameters == 16
 
 
-def test_a_norm_without_bias_is_named(load: Load) -> None:
+def test_a_norm_without_bias_is_named(onnx_graph: Load) -> None:
     """Nothing is made up."""
     node = make_node("SkipLayerNormalization", ["x", "x", "g"], ["y"], name="n", domain=MICROSOFT)
     with pytest.raises(InputError, match=r"SkipLayerNormalization has no bias \(n\)"):
-        load([node], {"x": [2, 5, 8]}, g=floats(8))
+        onnx_graph([node], {"x": [2, 5, 8]}, g=floats(8))
 
 
-def test_embeddings_with_their_norm(load: Load) -> None:
+def test_embeddings_with_their_norm(onnx_graph: Load) -> None:
     """Three tables, their sum, its norm, and the lengths that the mask has."""
     inputs = ["ids", "segments", "word", "position", "segment", "gamma", "beta", "mask"]
     node = make_node("EmbedLayerNormalization", inputs, ["y", "lengths"], name="e", domain=MICROSOFT)
     tables = {"word": floats(30, 8), "position": floats(16, 8), "segment": floats(2, 8)}
     norm = {"gamma": floats(8), "beta": floats(8)}
     axes = {name: ["batch", "seq"] for name in ("ids", "segments", "mask")}
-    graph = load([node], axes, ["y", "lengths"], "seq=5", "batch=2", **tables, **norm)
+    graph = onnx_graph([node], axes, ["y", "lengths"], "seq=5", "batch=2", **tables, **norm)
     assert steps(graph) == [
         ("e.word", "gather", "lookup"),
         ("e.position", "gather", "slice"),
@@ -275,22 +227,22 @@ def test_embeddings_with_their_norm(load: Load) -> None:
         ("QuickGelu", MICROSOFT, {}, "quick_gelu"),
     ],
 )
-def test_gelus(load: Load, kind: str, domain: str, attributes: dict[str, str], function: str) -> None:
+def test_gelus(onnx_graph: Load, kind: str, domain: str, attributes: dict[str, str], function: str) -> None:
     """By the approximation that each one is."""
-    graph = load([make_node(kind, ["x"], ["y"], domain=domain, **attributes)], {"x": [2, 5, 8]})
+    graph = onnx_graph([make_node(kind, ["x"], ["y"], domain=domain, **attributes)], {"x": [2, 5, 8]})
     assert [op.function for op in graph.operators] == [function]
 
 
 @pytest.mark.parametrize("kind", ["BiasGelu", "FastGelu"])
-def test_a_bias_before_a_gelu_belongs_to_the_product(load: Load, kind: str) -> None:
+def test_a_bias_before_a_gelu_belongs_to_the_product(onnx_graph: Load, kind: str) -> None:
     """Where there is one, else it is added by itself."""
     product = make_node("MatMul", ["x", "w"], ["h"], name="dense")
     act = make_node(kind, ["h", "b"], ["y"], name="act", domain=MICROSOFT)
     arrays = {"w": floats(8, 6), "b": floats(6)}
-    graph = load([product, act], {"x": [2, 5, 8]}, **arrays)
+    graph = onnx_graph([product, act], {"x": [2, 5, 8]}, **arrays)
     assert [op.name for op in graph.operators] == ["dense", "act"]
     assert graph.operators[0].inputs == ("x", "w", "b")
-    alone = load([act], {"h": [2, 5, 6]}, **arrays)
+    alone = onnx_graph([act], {"h": [2, 5, 6]}, **arrays)
     assert [op.name for op in alone.operators] == ["act.bias", "act"]
     assert work(alone) == work(graph)
 
@@ -308,7 +260,7 @@ def quantised(*, zero: int) -> dict[str, np.ndarray]:
     }
 
 
-def test_products_of_dynamically_quantised_activations(load: Load) -> None:
+def test_products_of_dynamically_quantised_activations(onnx_graph: Load) -> None:
     """The range of x, x in 8 bits, the integers' product less what the zero point adds, scaled afterwards."""
     node = make_node
     nodes = [
@@ -318,7 +270,7 @@ def test_products_of_dynamically_quantised_activations(load: Load) -> None:
         node("Mul", ["s", "w_scale"], ["both"], name="scales"),
         node("Mul", ["f", "both"], ["y"], name="rescale"),
     ]
-    graph = load(nodes, {"x": [2, 5, 8]}, **quantised(zero=0))
+    graph = onnx_graph(nodes, {"x": [2, 5, 8]}, **quantised(zero=0))
     assert steps(graph) == [
         ("quantise.largest", "reduce", "max"),
         ("quantise.smallest", "reduce", "max"),
@@ -337,11 +289,11 @@ def test_products_of_dynamically_quantised_activations(load: Load) -> None:
     assert work(graph) == primitives.add(rounding, ranges, results)
 
 
-def test_one_operator_for_all_of_that(load: Load) -> None:
+def test_one_operator_for_all_of_that(onnx_graph: Load) -> None:
     """DynamicQuantizeMatMul: the same, the scales in one operator."""
     inputs = ["x", "w", "w_scale", "w_zero", "bias"]
     node = make_node("DynamicQuantizeMatMul", inputs, ["y"], name="d", domain=MICROSOFT)
-    graph = load([node], {"x": [2, 5, 8]}, bias=floats(6), **quantised(zero=0))
+    graph = onnx_graph([node], {"x": [2, 5, 8]}, bias=floats(6), **quantised(zero=0))
     assert [name for name, _, _ in steps(graph)] == [
         *("d.quantise.largest", "d.quantise.smallest", "d.quantise.scale", "d.quantise"),
         *("d", "d.zero_points", "d.dequantise", "d.add_bias"),
@@ -349,7 +301,7 @@ def test_one_operator_for_all_of_that(load: Load) -> None:
 
 
 @pytest.mark.parametrize("zero", [0, 128])
-def test_a_linear_product_of_integers(load: Load, zero: int) -> None:
+def test_a_linear_product_of_integers(onnx_graph: Load, zero: int) -> None:
     """QLinearMatMul: 8 bits in, 8 bits out, one rounding per result; a zero point of 0 is no work."""
     node = make_node
     inputs = ["q", "x_scale", "x_zero", "w", "w_scale", "w_zero", "x_scale", "x_zero"]
@@ -359,7 +311,7 @@ def test_a_linear_product_of_integers(load: Load, zero: int) -> None:
         node("DequantizeLinear", ["p", "x_scale", "x_zero"], ["f"]),
         node("Relu", ["f"], ["y"], name="relu"),
     ]
-    graph = load(nodes, {"x": [2, 5, 8]}, **quantised(zero=zero))
+    graph = onnx_graph(nodes, {"x": [2, 5, 8]}, **quantised(zero=zero))
     offset = [("dense.zero_points", "elementwise", "add")] if zero else []
     back = [("f.zero_point", "elementwise", "add")] if zero else []
     assert steps(graph) == [
@@ -374,7 +326,7 @@ def test_a_linear_product_of_integers(load: Load, zero: int) -> None:
     assert {graph.tensors[name].element for name in ("in", "w", "dense.requantise")} == {"int8"}
 
 
-def test_pairs_around_a_product_make_it_one_of_integers(load: Load) -> None:
+def test_pairs_around_a_product_make_it_one_of_integers(onnx_graph: Load) -> None:
     """QuantizeLinear and DequantizeLinear on both sides: operands stay in 8 bits, results are scaled once."""
     node = make_node
     nodes = [
@@ -383,7 +335,7 @@ def test_pairs_around_a_product_make_it_one_of_integers(load: Load) -> None:
         node("DequantizeLinear", ["w", "w_scale", "w_zero"], ["b"], axis=1),
         node("MatMul", ["a", "b"], ["y"], name="dense"),
     ]
-    graph = load(nodes, {"x": [2, 5, 8]}, **quantised(zero=0))
+    graph = onnx_graph(nodes, {"x": [2, 5, 8]}, **quantised(zero=0))
     assert [(op.name, op.inputs) for op in graph.operators] == [
         ("in", ("x",)),
         ("dense", ("in", "w")),
@@ -392,13 +344,13 @@ def test_pairs_around_a_product_make_it_one_of_integers(load: Load) -> None:
 
 
 @pytest.mark.parametrize(("bits", "element"), [(4, "int4"), (8, "int8")])
-def test_weights_scaled_by_block(load: Load, bits: int, element: str) -> None:
+def test_weights_scaled_by_block(onnx_graph: Load, bits: int, element: str) -> None:
     """MatMulNBits: K N parameters in their own type, a 16-bit scale and a zero point per block beside them,
     one multiplication per element as it comes in."""
     attributes = {"K": 64, "N": 6, "bits": bits, "block_size": 16}
     node = make_node("MatMulNBits", ["x", "w", "s", "z"], ["y"], domain=MICROSOFT, **attributes)
     arrays = {"w": np.zeros((6, 4, 2 * bits), np.uint8), "s": floats(24), "z": np.zeros(24, np.uint8)}
-    graph = load([node], {"x": [2, 5, 64]}, **arrays)
+    graph = onnx_graph([node], {"x": [2, 5, 64]}, **arrays)
     (op,) = graph.operators
     assert (op.shape, op.function) == (MatmulShape(1, 10, 64, 6), "transpose_b")
     assert op.primitives == (("multiply", 64 * 6),)
@@ -406,14 +358,14 @@ def test_weights_scaled_by_block(load: Load, bits: int, element: str) -> None:
     assert (weight.element, weight.side_bits, graph.parameters) == (element, 24 * (16 + bits), 64 * 6)
     node.output[0] = "h"
     nodes = [node, make_node("Add", ["h", "bias"], ["y"])]
-    (biased,) = load(nodes, {"x": [2, 5, 64]}, **arrays, bias=floats(6)).operators
+    (biased,) = onnx_graph(nodes, {"x": [2, 5, 64]}, **arrays, bias=floats(6)).operators
     assert biased.primitives == (("add", 60), ("multiply", 64 * 6))
 
 
-def test_inputs_that_do_not_fit_are_told(load: Load) -> None:
+def test_inputs_that_do_not_fit_are_told(onnx_graph: Load) -> None:
     """Of ONNX Runtime's operators as of ONNX's own."""
     node = make_node("FusedMatMul", ["x", "z"], ["y"], name="f", domain=MICROSOFT)
     with pytest.raises(InputError) as caught:
-        load([node], {"x": [2, 5, 8], "z": [2, 7, 8]})
+        onnx_graph([node], {"x": [2, 5, 8], "z": [2, 7, 8]})
     message = "operator com.microsoft.FusedMatMul does not fit inputs of sizes (2, 5, 8) and (2, 7, 8) (f)"
     assert message in str(caught.value)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Generator, Iterator
 from math import prod
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +14,7 @@ import simpy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.arrays import DATAFLOWS, SCALE_SIM, arrays
 from tilewright.arch.accelerator import Array, Dataflow
 from tilewright.sim.pe_array import PeArray
 
@@ -24,24 +23,6 @@ Shape = tuple[int, int, int]
 WS: Dataflow = "weight_stationary"
 IS: Dataflow = "input_stationary"
 OS: Dataflow = "output_stationary"
-DATAFLOWS = (WS, IS, OS)
-DRAINS: tuple[Literal["ideal", "exposed", "shadow"], ...] = ("ideal", "exposed", "shadow")
-
-# SCALE-Sim v3 (PyPI scalesim 3.0.0, MIT licence), runs of single GEMMs; it reports one cycle less, the last
-# index instead of the count.
-SCALE_SIM_RUNS = Path(__file__).parent.parent / "explore" / "suites" / "bare-arrays.csv"
-SCALE_SIM = list(csv.DictReader(SCALE_SIM_RUNS.read_text().splitlines()))
-
-arrays = st.builds(
-    Array,
-    rows=st.integers(1, 6),
-    cols=st.integers(1, 6),
-    count=st.integers(1, 3),
-    dataflow=st.sampled_from(DATAFLOWS),
-    fold_overlap=st.booleans(),
-    stationary_buffers=st.sampled_from((1, 2)),
-    output_drain=st.sampled_from(DRAINS),
-)
 shapes = st.tuples(st.integers(1, 14), st.integers(1, 14), st.integers(1, 14))
 
 

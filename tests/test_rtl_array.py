@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from amaranth.hdl import Shape, signed, unsigned
-from amaranth.sim import Simulator, SimulatorContext
+from amaranth.sim import SimulatorContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.hardware import simulate
 from tilewright.rtl import array as systolic
 from tilewright.rtl import pe
 from tilewright.rtl.array import SystolicArray
@@ -72,10 +73,7 @@ def run_array(array: SystolicArray, passes: list[tuple[Array, Array]], gaps: lis
                     sums[wanted[cycle, row], row] = signed_lane(vector, row, array.sum_bits)
             await ctx.tick()
 
-    simulator = Simulator(array)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(array, bench)
     return sums
 
 
@@ -103,10 +101,7 @@ def test_a_pe_adds_its_product_three_cycles_after_the_operand_came_in() -> None:
             below[cycle] = ctx.get(element.moving_out), ctx.get(element.load_out)
             await ctx.tick()
 
-    simulator = Simulator(element)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(element, bench)
     held = weight[np.maximum.accumulate(np.where(load, np.arange(100), 0))]
     expected = pe.model(held[:-3], moving[:-3], total[2:-1])
     np.testing.assert_array_equal(seen[pe.LATENCY :], expected)

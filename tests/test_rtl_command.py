@@ -196,6 +196,7 @@ def test_from_python(tmp_path: Path) -> None:
     delivery = tw.generate_verilog(accelerator, str(directory))
     there = sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
     assert list(delivery.files) == there
+    assert tw.load_accelerator(str(directory / "accelerator.yaml")) == accelerator
     assert not {*old, "attention_unit.vcd"} & set(there)
     assert [path.name for path in tmp_path.iterdir()] == ["build"]
 
@@ -258,7 +259,7 @@ def test_other_files_are_not_lost(tmp_path: Path, capsys: pytest.CaptureFixture[
         ("vectors/mine.hex", "00", "vectors/mine.hex"),
         ("vivado/attention_unit.dcp", "hours of work", "vivado/attention_unit.dcp"),
         ("attention_unit_axi.xdc", "create_clock -period 3", "attention_unit_axi.xdc (changed)"),
-        ("attention_unit.json", "{}", "Makefile, README.md, attention_unit.json and "),
+        ("attention_unit.json", "{}", "Makefile, README.md, accelerator.yaml and "),
     ],
 )
 def test_what_was_added_or_changed_is_not_lost(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 import pytest
-from amaranth.hdl import Elaboratable
-from amaranth.sim import Simulator, SimulatorContext
+from amaranth.sim import SimulatorContext
 
+from tests.hardware import simulate
 from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl.controller import Controller
 from tilewright.rtl.query_memory import QueryMemory
@@ -168,14 +168,6 @@ def bursts(rng: random.Random, chance: float) -> Iterator[bool]:
     """Cycle by cycle whether it goes on: that often, for some cycles each time."""
     while True:
         yield from [rng.random() < chance] * rng.choice([1, 1, 1, 9, 30])
-
-
-def simulate(design: Elaboratable, *benches: Callable[[SimulatorContext], Awaitable[None]]) -> None:
-    simulator = Simulator(design)
-    simulator.add_clock(1e-6)
-    for bench in benches:
-        simulator.add_testbench(bench)
-    simulator.run()
 
 
 def tokens_of(ctx: SimulatorContext, unit: Controller, model: Model, cycle: int) -> None:

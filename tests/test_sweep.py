@@ -1,11 +1,9 @@
 """Sweeps: each point once, whatever happens in between."""
 
 import json
-import resource
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -16,6 +14,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
+from tests.sweeps import POINTS, SPACE, rows, rows_so_far, space_text, start
 from tilewright.cli import ExitCode, execute
 from tilewright.explore.evaluation.evaluate import Base, Fidelity, Outcome, evaluate_chunk
 from tilewright.explore.evaluation.points import Point
@@ -26,28 +25,10 @@ from tilewright.explore.sweep.claims import Claims
 from tilewright.explore.sweep.executors import Serial
 from tilewright.explore.sweep.store import FILE, Store
 
-SPACE = """\
-accelerator: gemmini-default
-workloads:
-  - {workload: gemm, overrides: [workload.m=64, workload.k=64, workload.n=64]}
-parameters:
-  arch.array.rows: {values: [8, 16, 32]}
-  arch.array.cols: {values: [8, 16]}
-  arch.clock_mhz: {range: [500, 1000, 250]}
-objectives: [{name: latency_s}, {name: energy_j.total}, {name: area_mm2.total}]
-"""
-POINTS = 18
 FAILING = SPACE.replace(
     "arch.clock_mhz: {range: [500, 1000, 250]}",
     "arch.buffers.scratchpad.capacity_bytes: {values: [1, 262144]}",
 )
-
-
-@pytest.fixture
-def space(tmp_path: Path) -> Path:
-    path = tmp_path / "space.yaml"
-    path.write_text(SPACE)
-    return path
 
 
 @pytest.fixture
@@ -70,43 +51,10 @@ def _defaults(counted: object) -> list[object]:
     ]
 
 
-def rows(folder: Path) -> list[tuple[str, str]]:
-    """Point and status of every row, by plain SQL."""
-    with sqlite3.connect(folder / FILE, timeout=30) as db:
-        return list(db.execute("SELECT point, status FROM points ORDER BY point"))
-
-
-def start(space: Path, folder: Path, *more: str, limit: int = 0) -> subprocess.Popen[str]:
-    """A sweep in a process of its own, whose files may grow to `limit` bytes at most."""
-
-    def limited() -> None:
-        if limit:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    command = [
-        sys.executable,
-        "-m",
-        "tilewright",
-        "sweep",
-        str(space),
-        "-o",
-        str(folder),
-        "--jobs",
-        "1",
-        *more,
-    ]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=limited
-    )
-
-
 def wait_for_rows(folder: Path, number: int, process: subprocess.Popen[str]) -> int:
     """Wait until so many rows are there; how many there are then."""
     while process.poll() is None:
-        try:
-            found = len(rows(folder))
-        except sqlite3.OperationalError:
-            found = 0
+        found = rows_so_far(folder)
         if found >= number:
             return found
         time.sleep(0.02)
@@ -206,7 +154,7 @@ def test_interrupted_sweep_resumes(space: Path, tmp_path: Path) -> None:
     """After Ctrl-C everything that had finished is there, and the printed command does the rest."""
     folder = tmp_path / "study"
     slow = space.with_name("slow.yaml")
-    slow.write_text(SPACE.replace("=64", "=160"))
+    slow.write_text(space_text(160))
     process = start(slow, folder)
     before = wait_for_rows(folder, 3, process)
     process.send_signal(signal.SIGINT)
@@ -227,7 +175,7 @@ def test_killed_sweep_resumes(space: Path, tmp_path: Path) -> None:
     """kill -9 leaves a store that can be read, with all rows that were there."""
     folder = tmp_path / "study"
     slow = space.with_name("slow.yaml")
-    slow.write_text(SPACE.replace("=64", "=160"))
+    slow.write_text(space_text(160))
     process = start(slow, folder)
     before = wait_for_rows(folder, 3, process)
     process.kill()
@@ -300,7 +248,7 @@ def test_a_point_that_kills_workers_is_a_failure(
 @pytest.mark.parametrize("method", ["nsga2", "tpe", "sobol", "random"])
 def test_a_seed_means_the_same_points(method: str, tmp_path: Path, evaluated: list[Point]) -> None:
     """Whichever folder; another seed, other points. Started again, nothing is evaluated."""
-    text = SPACE.replace("range: [500, 1000, 250]", "range: [500.5, 1000.5]")
+    text = space_text(clock_mhz="[500.5, 1000.5]")
     found = []
     for number, seed in enumerate((1, 1, 2)):
         space = tmp_path / f"{number}.yaml"

@@ -2,8 +2,6 @@
 
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -13,33 +11,16 @@ from typing import Any
 import pytest
 
 import tilewright as tw
+from tests.sweeps import SPACE, rows, start
 from tilewright.cli import ExitCode, execute
 from tilewright.description.errors import InputError
 from tilewright.explore.space.load import load_space
 from tilewright.explore.sweep import executors
 from tilewright.explore.sweep import sweep as sweeping
 from tilewright.explore.sweep.executors import Serial
-from tilewright.explore.sweep.store import FILE
 
-SPACE = """\
-accelerator: gemmini-default
-workloads:
-  - {workload: gemm, overrides: [workload.m=64, workload.k=64, workload.n=64]}
-parameters:
-  arch.array.rows: {values: [8, 16, 32]}
-  arch.array.cols: {values: [8, 16]}
-  arch.clock_mhz: {range: [500, 1000, 250]}
-objectives: [{name: latency_s}, {name: energy_j.total}, {name: area_mm2.total}]
-"""
 LONG = "bert-large, overrides: [workload.seq=512]"
 """Work that takes a process some seconds."""
-
-
-@pytest.fixture
-def space(tmp_path: Path) -> Path:
-    path = tmp_path / "space.yaml"
-    path.write_text(SPACE)
-    return path
 
 
 class Busy(Serial):
@@ -82,8 +63,7 @@ def test_two_interrupts_end_a_sweep_in_the_middle_of_a_point(space: Path, tmp_pa
     """None of the points under way is waited for, and no process is left."""
     folder = tmp_path / "study"
     space.write_text(SPACE.replace("gemm, overrides: [workload.m=64, workload.k=64, workload.n=64]", LONG))
-    command = [sys.executable, "-m", "tilewright", "sweep", str(space), "-o", str(folder), "--jobs", "2"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start(space, folder, jobs=2)
     while not (folder / "claims.sqlite").exists() or not claimed(folder):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
@@ -94,8 +74,7 @@ def test_two_interrupts_end_a_sweep_in_the_middle_of_a_point(space: Path, tmp_pa
     _, err = process.communicate(timeout=60)
     assert process.returncode == ExitCode.INTERRUPTED, err
     assert "To go on:\n" in err
-    with sqlite3.connect(folder / FILE) as db:
-        assert db.execute("SELECT count(*) FROM points").fetchone() == (0,)
+    assert rows(folder) == []
 
 
 def claimed(folder: Path) -> bool:

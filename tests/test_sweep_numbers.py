@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import tilewright as tw
+from tests.sweeps import POINTS, SPACE, space_text
 from tilewright.cli import ExitCode, execute
 from tilewright.explore.evaluation.evaluate import Base, Fidelity, Outcome, evaluate_chunk
 from tilewright.explore.evaluation.points import Point
@@ -15,25 +16,6 @@ from tilewright.explore.study.study import Study
 from tilewright.explore.sweep import sweep as sweeping
 from tilewright.explore.sweep.methods import points
 from tilewright.explore.sweep.store import FILE
-
-SPACE = """\
-accelerator: gemmini-default
-workloads:
-  - {workload: gemm, overrides: [workload.m=64, workload.k=64, workload.n=64]}
-parameters:
-  arch.array.rows: {values: [8, 16, 32]}
-  arch.array.cols: {values: [8, 16]}
-  arch.clock_mhz: {range: [500, 1000, 250]}
-objectives: [{name: latency_s}, {name: energy_j.total}, {name: area_mm2.total}]
-"""
-POINTS = 18
-
-
-@pytest.fixture
-def space(tmp_path: Path) -> Path:
-    path = tmp_path / "space.yaml"
-    path.write_text(SPACE)
-    return path
 
 
 def numbered(study: Study, fidelity: str = "") -> dict[int, tuple[object, ...]]:
@@ -73,7 +55,7 @@ def test_a_search_that_takes_another_course_numbers_anew(
 ) -> None:
     """Points that fail at first and are tried again: the study is then that of a search without failures."""
     space = tmp_path / "space.yaml"
-    space.write_text(f"{SPACE.replace('[500, 1000, 250]', '[500.5, 1000.5]')}method: tpe\nbudget: 30\n")
+    space.write_text(f"{space_text(clock_mhz='[500.5, 1000.5]')}method: tpe\nbudget: 30\n")
     whole = numbered(tw.sweep(space, tmp_path / "whole", jobs=1))
     assert sorted(whole) == list(range(1, 31))
 

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.arrays import SCALE_SIM, arrays
 from tilewright.arch.accelerator import Array
 from tilewright.dataflows.program import Tick
 from tilewright.dataflows.schedule import region_cycles
 from tilewright.dataflows.systolic import tile_cycles
 from tilewright.sim.pe_array import PeArray
 
-TABLE = Path(__file__).parent.parent / "explore" / "suites" / "bare-arrays.csv"
-ROWS = list(csv.DictReader(TABLE.read_text().splitlines()))
-DATAFLOWS = ("input_stationary", "output_stationary", "weight_stationary")
-
-arrays = st.builds(
-    Array,
-    rows=st.integers(1, 6),
-    cols=st.integers(1, 6),
-    count=st.integers(1, 3),
-    dataflow=st.sampled_from(DATAFLOWS),
-    fold_overlap=st.booleans(),
-    stationary_buffers=st.sampled_from([1, 2]),
-    output_drain=st.sampled_from(["ideal", "exposed", "shadow"]),
-)
 extents = st.integers(1, 14)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: "-".join(list(row.values())[:6]))
+@pytest.mark.parametrize("row", SCALE_SIM, ids=lambda row: "-".join(list(row.values())[:6]))
 def test_bare_array_takes_the_published_cycles(row: dict[str, str]) -> None:
     """The bare machine's closed form is what SCALE-Sim v3 counts, ragged shapes included."""
     array = Array.model_validate({key: row[f"arch.array.{key}"] for key in ("rows", "cols", "dataflow")})

@@ -13,6 +13,7 @@ from typing import ClassVar
 import networkx as nx
 import pytest
 
+from tests.graphs import total_primitives
 from tilewright.workloads import primitives
 from tilewright.workloads.builder import GraphBuilder
 from tilewright.workloads.graph import OperatorGraph, Repeat
@@ -44,15 +45,6 @@ def test_writing_copies_out_changes_nothing(name: str, overrides: tuple[str, ...
     assert not any("{" in text for text in (*plain.tensors, *plain.outputs))
     assert total_primitives(plain) == total_primitives(graph)
     assert len(plain.operators) == sum(graph.times(i) for i in range(len(graph.operators)))
-
-
-def total_primitives(graph: OperatorGraph) -> Counter[str]:
-    """Primitives of the whole graph, repeats included."""
-    total: Counter[str] = Counter()
-    for index, op in enumerate(graph.operators):
-        for primitive, count in op.primitives:
-            total[primitive] += count * graph.times(index)
-    return total
 
 
 def test_copies_are_chained() -> None:
