@@ -22,6 +22,9 @@ ORACLES_INSTALL := .venv-oracles/bin/python -m pip install --quiet --disable-pip
 TORCH := torch==2.13.0
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
+# Compile each module once, whatever the environment says: the tests start hundreds of processes.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-oracles lint golden bench bench-scalesim bench-sweep bitstream fpga clean
 
 demo: .venv/.installed
@@ -29,8 +32,8 @@ demo: .venv/.installed
 	$(BIN)/tilewright run gemmini-default bert-base --report demo/report.html --trace demo/trace.json
 
 test: lint
-	$(BIN)/python -m pytest -q -n 2 -m 'not slow'
-	$(BIN)/python -m pytest -q -n 2 -m slow
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not slow'
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
 
 test-oracles: .venv-oracles/.installed
 	.venv-oracles/bin/python -m pytest -q tests/oracles

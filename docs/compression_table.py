@@ -10,6 +10,7 @@ from math import ceil
 
 import tilewright as tw
 from docs.markdown import print_one, table
+from docs.simulated import simulated
 from tilewright.arch.accelerator import Accelerator
 from tilewright.dataflows.tensors import element_bits
 from tilewright.sim.quantities import binary_bytes, short
@@ -128,9 +129,12 @@ def techniques() -> str:
 def _row(case: Case) -> tuple[str, ...]:
     if not case.workload:
         return (case.title, f"not yet: {case.why_not}", *[""] * 10)
-    graph = tw.load_workload(case.workload, [*case.overrides, f"compression=[{case.compression}]"])
-    accelerator = tw.load_accelerator(ACCELERATOR, case.machine)
-    result = tw.simulate(accelerator, graph)
+    model = *case.overrides, *((f"compression=[{case.compression}]",) if case.compression else ())
+    graph, accelerator = (
+        tw.load_workload(case.workload, model),
+        tw.load_accelerator(ACCELERATOR, case.machine),
+    )
+    result = simulated(ACCELERATOR, case.workload, machine=case.machine, model=model)
     dram = result.traffic_bytes["dram"]
     return (
         case.title,

@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-import tilewright as tw
 from docs.markdown import table
-from tilewright.arch.load import preset_names
+from docs.simulated import simulated
+from tilewright.arch.load import load_accelerator, preset_names
 from tilewright.sim.result import Result
 from tilewright.sim.summary import summary
 
@@ -30,8 +30,7 @@ def main() -> None:
 
 
 def _row(name: str) -> tuple[str, ...]:
-    accelerator = tw.load_accelerator(name)
-    result = tw.simulate(accelerator, tw.load_workload("bert-base"))
+    accelerator, result = load_accelerator(name), simulated(name, "bert-base")
     figures = summary(result)
     return (
         f"`{name}`",

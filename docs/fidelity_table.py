@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tilewright as tw
+from docs.simulated import simulated
 
 WORKLOAD = "bert-base"
 ACCELERATORS = (
@@ -13,8 +13,7 @@ ACCELERATORS = (
 
 def row(accelerator: str) -> str:
     """One machine's line of the table."""
-    machine, workload = tw.load_accelerator(accelerator), tw.load_workload(WORKLOAD)
-    analytic, event = (tw.simulate(machine, workload, fidelity) for fidelity in ("analytic", "event"))
+    analytic, event = simulated(accelerator, WORKLOAD, fidelity="analytic"), simulated(accelerator, WORKLOAD)
     cycles = analytic.cycles / event.cycles - 1
     energy = analytic.energy_j["total"] / event.energy_j["total"] - 1
     return f"| {accelerator} | {event.cycles:,} | {cycles:+.1%} | {energy:+.1%} |"

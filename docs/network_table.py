@@ -5,8 +5,8 @@ python -m docs.network_table speed-up | energy | shares
 
 from __future__ import annotations
 
-import tilewright as tw
 from docs.markdown import print_one, table
+from docs.simulated import simulated
 from tilewright.sim.result import Result
 
 CORES = (1, 2, 4, 8, 16)
@@ -29,10 +29,8 @@ def main() -> None:
 
 def speed_ups() -> str:
     """A row per network: speed-ups over one core."""
-    rows = []
-    for name in NETWORKS:
-        cycles = [simulated(name, cores).cycles for cores in CORES]
-        rows.append((name, *(f"{cycles[0] / each:.2f}" for each in cycles[1:])))
+    alone = on("no network", 1).cycles
+    rows = [(name, *(f"{alone / on(name, cores).cycles:.2f}" for cores in CORES[1:])) for name in NETWORKS]
     heads = ("network", *(f"{cores} cores" for cores in CORES[1:]))
     return table(heads, rows, right=range(1, len(heads)))
 
@@ -41,7 +39,7 @@ def energies() -> str:
     """A row per network: energy and area of 16 cores, and what links and routers have of them."""
     rows = []
     for name in NETWORKS:
-        result = simulated(name, CORES[-1])
+        result = on(name, CORES[-1])
         energy, area = result.energy_j, result.area_mm2
         joined = [part for part in ("links", "routers") if part in energy]
         rows.append(
@@ -59,7 +57,7 @@ def energies() -> str:
 
 def shares() -> str:
     """A row per matmul: along which dimension 16 cores share it."""
-    results = [simulated(name, CORES[-1]) for name in ("no network", NARROW)]
+    results = [on(name, CORES[-1]) for name in ("no network", NARROW)]
     rows = []
     for each in zip(*(result.operators for result in results), strict=True):
         if each[0].kind == "matmul":
@@ -68,11 +66,12 @@ def shares() -> str:
     return table(("matmul", "no network", NARROW), rows)
 
 
-def simulated(network: str, cores: int) -> Result:
+def on(network: str, cores: int) -> Result:
     """The encoder block on so many cores."""
     described = NETWORKS[network].replace("CORES", str(cores))
-    changes = [f"cores={cores}", f"network={described}", "mapper.effort=1"]
-    return tw.simulate(tw.load_accelerator("many-core-server", changes), tw.load_workload(*WORKLOAD))
+    changes = (f"cores={cores}", f"network={described}", "mapper.effort=1")
+    name, model = WORKLOAD
+    return simulated("many-core-server", name, machine=changes, model=model)
 
 
 if __name__ == "__main__":

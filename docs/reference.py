@@ -206,5 +206,11 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "workload-presets": workload_presets,
 }
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Print one of the tables."""
     print_one(TABLES, __doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -14,7 +14,8 @@ and a stretch of Markdown, such as the tables of docs/reference.py, if it stands
 
 The command is `tilewright` or `python` and its arguments, without a shell; stdout and stderr are taken
 together, without lines of progress. It runs in a scratch folder that holds a link to `examples/` and an
-empty `demo/`, so that the files it writes do not land in the repository. Without files, README.md,
+empty `demo/`, so that the files it writes do not land in the repository; modules of `docs` run in this very
+process, where tables share what they simulate (`docs.simulated`). Without files, README.md,
 CONTRIBUTING.md, docs/*.md and examples/*.md are worked on. `--check` writes nothing: it prints the difference
 and exits with 1 if there is one.
 """
@@ -23,12 +24,16 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib
+import io
 import os
 import re
 import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,6 +64,8 @@ def environment() -> dict[str, str]:
 def output(command: str) -> str:
     """What `command` prints; `tilewright`'s exit codes 1 and 2 are fit to be shown as well."""
     program, *arguments = shlex.split(command)
+    if program == "python" and arguments[0] == "-m" and arguments[1].startswith("docs."):
+        return _printed(*arguments[1:])
     start = {"tilewright": [sys.executable, "-m", "tilewright"], "python": [sys.executable]}
     if program not in start:
         raise SystemExit(f"can't run {command!r}: it must start with {' or '.join(start)}")
@@ -78,6 +85,25 @@ def output(command: str) -> str:
         raise SystemExit(f"{command!r} ended with exit code {done.returncode}:\n{done.stdout}")
     lines = (line.rstrip() for line in done.stdout.splitlines())
     return "".join(f"{line}\n" for line in lines if not PROGRESS.fullmatch(line))
+
+
+def _printed(module: str, *arguments: str) -> str:
+    """What the `main` of a module prints."""
+    printed, before = io.StringIO(), sys.argv
+    sys.argv = [module, *arguments]
+    try:
+        with redirect_stdout(printed), redirect_stderr(printed):
+            importlib.import_module(module).main()
+    finally:
+        sys.argv = before
+    return "".join(f"{line.rstrip()}\n" for line in printed.getvalue().splitlines())
+
+
+def marked(text: str) -> Iterator[tuple[str, str]]:
+    """Every marked block and table: its first line's subject, and the whole of it."""
+    for kind, subject in ((BLOCK, "subject"), (TABLE, "command")):
+        for match in kind.finditer(text):
+            yield match[subject], match[0]
 
 
 def renewed(text: str) -> str:
@@ -121,4 +147,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # not this folder, whose modules would hide others of their names
     sys.exit(main())

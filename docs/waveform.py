@@ -96,5 +96,10 @@ def drawing(vcd: str) -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print the drawing."""
     print(drawing(Path(sys.argv[1]).read_text(encoding="utf-8") if len(sys.argv) > 1 else recorded()))
+
+
+if __name__ == "__main__":
+    main()
