@@ -18,7 +18,6 @@ from tilewright.dataflows.plan import Schema
 from tilewright.dataflows.sparse.program import choose
 from tilewright.dataflows.specs import StreamSpec, UnitSpec
 from tilewright.dataflows.vector_unit import lane_cycles
-from tilewright.sim.attention_region import stream_works
 from tilewright.sim.cost import Cost
 from tilewright.sim.functional import Values
 from tilewright.sim.result import CounterSample, OperatorRow, Result, Slice, Traffic
@@ -90,8 +89,6 @@ class Assembly:
         members = [self.schema.cut.graph.operators[i] for i in step.region.operators]
         tiling = self.costs[step.request].tiling
         machine = self.schema.machine
-        if isinstance(step.request.spec, StreamSpec):
-            return stream_works(members, step.request.spec, machine.array)
         return works(members, step.request.spec, tiling, machine.array, machine.cores)
 
     def _choices(self) -> dict[str, dict[str, float]]:

@@ -19,9 +19,7 @@ from tilewright.sim.attention_unit import run_jobs
 from tilewright.sim.cost import Cost
 from tilewright.sim.functional import Values
 from tilewright.sim.result import Slice
-from tilewright.sim.work import Work
 from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.operators import Operator
 
 STEPPED_UNIT_CYCLES = 200_000
 """Longest run that `cycle` fidelity takes on: it needs some tenths of a millisecond a cycle."""
@@ -63,33 +61,6 @@ def _cost(spec: StreamSpec, machine: Machine, run: UnitRun, *, trace: bool = Fal
         predictor={"busy": 0, "idle": run.cycles},
         slices=(Slice("array", "attention unit", 0, run.cycles, run.tiles),) if trace else (),
     )
-
-
-def stream_works(members: list[Operator], spec: StreamSpec, array: Array) -> list[Work]:
-    """Whole tiles are computed, padding and masked pairs included; the softmax is counted as
-    `tilewright.workloads.primitives.online_softmax` counts one."""
-    sizes = sizes_of(spec, array)
-    queries, tiles = tiles_of(sizes, jobs_of(spec, array))
-    pes, steps, dim = sizes.rows * sizes.cols, sizes.rows * tiles, sizes.head_dim
-    scores, rows = tiles * pes, sizes.rows * queries
-    softmax = {
-        "compare": scores + steps,
-        "add": 2 * scores + 2 * steps + dim * steps,
-        "exp": scores + steps,
-        "multiply": steps + dim * steps + dim * rows,
-        "divide": rows,
-    }
-    macs, found = [scores * sizes.score_beats, scores * dim], []
-    for op in members:
-        if op.kind == "matmul":
-            done = macs.pop(0)
-            useful = op.macs if op.useful_macs is None else op.useful_macs
-            found.append(Work(done, useful, dict(op.primitives)))
-        elif op.kind == "softmax":
-            found.append(Work(0, 0, softmax))
-        else:
-            found.append(Work(0, 0, {"multiply": scores}))
-    return found
 
 
 def step_region(

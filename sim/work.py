@@ -9,12 +9,13 @@ from math import ceil
 from types import MappingProxyType
 
 from tilewright.arch.accelerator import Array
+from tilewright.dataflows.attention_region import jobs_of, sizes_of, tiles_of
 from tilewright.dataflows.chain_tiling import ChainTiling
 from tilewright.dataflows.in_array import STATISTICS_OPS, keeps_scores
 from tilewright.dataflows.mapper import AnyTiling
 from tilewright.dataflows.sparse.base import Piece
 from tilewright.dataflows.sparse.program import choose, sequences
-from tilewright.dataflows.specs import ChainSpec, MatmulSpec, Spec, UnitSpec
+from tilewright.dataflows.specs import ChainSpec, MatmulSpec, Spec, StreamSpec, UnitSpec
 from tilewright.dataflows.tiling import Tiling
 from tilewright.workloads import primitives
 from tilewright.workloads.operators import Operator
@@ -42,6 +43,8 @@ def works(
     members: list[Operator], spec: Spec, tiling: AnyTiling | None, array: Array, cores: int = 1
 ) -> list[Work]:
     """What each of a region's operators does in one run."""
+    if isinstance(spec, StreamSpec):
+        return _on_the_streaming_unit(members, spec, array)
     if isinstance(spec, UnitSpec):
         return _on_a_unit(members, spec, array)
     if tiling is None and isinstance(spec, ChainSpec) and spec.softmax is not None and spec.softmax.in_array:
@@ -112,6 +115,33 @@ def _on_a_unit(members: list[Operator], spec: UnitSpec, array: Array) -> list[Wo
             is_second = True
         else:
             found.append(Work(0, 0, made))
+    return found
+
+
+def _on_the_streaming_unit(members: list[Operator], spec: StreamSpec, array: Array) -> list[Work]:
+    """Whole tiles are computed, padding and masked pairs included; the softmax is counted as
+    `tilewright.workloads.primitives.online_softmax` counts one."""
+    sizes = sizes_of(spec, array)
+    queries, tiles = tiles_of(sizes, jobs_of(spec, array))
+    pes, steps, dim = sizes.rows * sizes.cols, sizes.rows * tiles, sizes.head_dim
+    scores, rows = tiles * pes, sizes.rows * queries
+    softmax = {
+        "compare": scores + steps,
+        "add": 2 * scores + 2 * steps + dim * steps,
+        "exp": scores + steps,
+        "multiply": steps + dim * steps + dim * rows,
+        "divide": rows,
+    }
+    macs, found = [scores * sizes.score_beats, scores * dim], []
+    for op in members:
+        if op.kind == "matmul":
+            done = macs.pop(0)
+            useful = op.macs if op.useful_macs is None else op.useful_macs
+            found.append(Work(done, useful, dict(op.primitives)))
+        elif op.kind == "softmax":
+            found.append(Work(0, 0, softmax))
+        else:
+            found.append(Work(0, 0, {"multiply": scores}))
     return found
 
 

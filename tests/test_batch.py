@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import tilewright as tw
 from tilewright.arch.accelerator import Accelerator
+from tilewright.arch.load import preset_names
 from tilewright.dataflows.columns import COLUMNS, Column
 from tilewright.dataflows.estimate import may_be_columns
 from tilewright.dataflows.plan import Schema, schemas
@@ -122,6 +123,18 @@ def test_each_row_is_that_machines_own_answer(
         assert found["cycles"][index] == own["cycles"]
         for key, values in found.items():
             assert values[index] == pytest.approx(looked_up(own, key), rel=1e-9), key
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_each_preset_has_its_own_answer(name: str) -> None:
+    """Whatever unit or order of attention it has: a sweep says of it what a run says."""
+    accelerator = tw.load_accelerator(name)
+    workload = tw.load_workload("encoder_block", ["d=128", "heads=2", "ffn=256", "seq=64"])
+    columns = {"clock_mhz": np.array([accelerator.clock_mhz])}
+    found = answers(divisions(workload, accelerator), columns).results
+    own = tw.simulate(accelerator, workload, "analytic").to_dict() | description_figures(accelerator)
+    for key, values in found.items():
+        assert values[0] == pytest.approx(looked_up(own, key), rel=1e-9), key
 
 
 @given(machines())

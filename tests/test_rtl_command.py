@@ -293,3 +293,14 @@ def test_a_folder_that_is_not_ours_may_be_empty(tmp_path: Path) -> None:
     assert execute(["rtl", "attention-unit", *OVERRIDES, "-o", str(tmp_path)]) == 0
     (tmp_path / "elsewhere").symlink_to(Path.home())
     assert execute(["rtl", "attention-unit", *OVERRIDES, "-o", str(tmp_path)]) == 2
+
+
+def test_the_readmes_study_goes_on_to_verilog(tmp_path: Path) -> None:
+    """The best point of the first study that a newcomer sees is a unit whose Verilog can be written."""
+    study, folder = str(tmp_path / "study"), tmp_path / "chosen"
+    space = Path(__file__).resolve().parent.parent / "examples" / "small-space.yaml"
+    assert execute(["sweep", str(space), "-o", study, "--jobs", "1"]) == 0
+    assert execute(["rtl", f"{study}@BEST", "-o", str(folder)]) == 0
+    chosen = tw.load_accelerator(folder / "accelerator.yaml")
+    assert chosen == tw.load_accelerator(f"{study}@BEST")
+    assert (folder / "attention_unit.v").exists()
