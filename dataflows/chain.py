@@ -34,7 +34,7 @@ from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.prescribed import prescribed_program
 from tilewright.dataflows.program import Program, Tick, merged
 from tilewright.dataflows.specs import ChainSpec
-from tilewright.dataflows.tiles import Accesses, Moment, Tile, Tiles
+from tilewright.dataflows.tiles import Accesses, Moment, Tile, Tiles, VectorWork
 from tilewright.dataflows.tiling import pieces
 
 
@@ -147,8 +147,7 @@ class _Nest:
             if self.keeps_scores:
                 tick = scores_tick(tiles, tick, tile, self.tiling.order)
             tick = spill.in_first(tick, self.machine, self._spilled(unit, cols))
-            work, accesses = self._between(tile, unit, ends)
-            made = tiles.worked(tick, tile, work, accesses, tiles.sides(tile))
+            made = tiles.worked(tick, tile, self._between(tile, unit, ends))
             # A unit has one slot, however many ticks fill it.
             made = replace(made, feeds=ends, middle=True, opens_output=begins, closes_output=ends)
             runs.append(((made,), times))
@@ -163,10 +162,7 @@ class _Nest:
         for begins, ends, rows, times in pieces(unit.rows, self.machine.array.cols * share):
             tile = Tile(unit.batch, rows, shape.k, unit.cols)
             tick = tiles.streamed(tile, Moment(True, begins and loads_b, first_k=begins, last_k=ends))
-            work, accesses = self._between(tile, unit, ends)
-            made = tiles.worked(
-                scores_tick(tiles, tick, tile, order), tile, work, accesses, tiles.sides(tile)
-            )
+            made = tiles.worked(scores_tick(tiles, tick, tile, order), tile, self._between(tile, unit, ends))
             runs.append(((replace(made, feeds=ends, middle=True),), times))
         return merged(runs)
 
@@ -175,18 +171,19 @@ class _Nest:
         share = self.tiling.spilled / self.spec.first.shape.n
         return unit.batch * spill.tile_bytes(unit.rows, cols, share, self.spec.second.a.bits)
 
-    def _between(self, tile: Tile, unit: _Unit, ends: bool) -> tuple[float, Accesses]:
-        """Lane cycles per score of a tile, and what is read and written, for the tail and the softmax."""
-        softmax, work = self.softmax, self.spec.first.lane_cycles
+    def _between(self, tile: Tile, unit: _Unit, ends: bool) -> VectorWork:
+        """The tail and the softmax of a tile of scores."""
+        softmax, work, sides = self.softmax, self.spec.first.lane_cycles, self.tiles[0].sides(tile)
         cols = tile.n if work or not (self.tiling.by_rows or self.keeps_scores) else 0
         if softmax is None:
-            return work, self._between_accesses(tile, tile.n)
+            return VectorWork(work, *self._between_accesses(tile, tile.n), sides)
         if not self.tiling.by_rows:
-            return work + softmax.online + softmax.statistics / tile.n, self._between_accesses(tile, cols)
+            work += softmax.online + softmax.statistics / tile.n
+            return VectorWork(work, *self._between_accesses(tile, cols), sides)
         if ends:
             work += softmax.whole * unit.cols / tile.n
             cols += unit.cols
-        return work, self._between_accesses(tile, cols)
+        return VectorWork(work, *self._between_accesses(tile, cols), sides)
 
     def _between_accesses(self, tile: Tile, cols: int) -> Accesses:
         """Sums are read where they are added up, operands of the second product written where it reads."""
@@ -234,4 +231,4 @@ class _Nest:
             read = tuple(old + times * sums * (i == number) for i, old in enumerate(read))
             write = tuple(old + sums * (i == number) for i, old in enumerate(write))
         sides = tiles.sides(tile) if last else ()
-        return tiles.worked(tick, tile, work, (read, write), sides)
+        return tiles.worked(tick, tile, VectorWork(work, read, write, sides))

@@ -10,12 +10,11 @@ A tile of A or B is loaded when the tick needs another one than the tick before 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from math import ceil
+from dataclasses import dataclass
 
 from tilewright.dataflows.arith import ceil_div
 from tilewright.dataflows.machine import Machine
-from tilewright.dataflows.program import Program, Tick, Transfer, merged
+from tilewright.dataflows.program import Program, Tick, merged
 from tilewright.dataflows.specs import MatmulSpec
 from tilewright.dataflows.tiles import Moment, Tile, Tiles
 from tilewright.dataflows.tiling import Split, Tiling
@@ -98,17 +97,12 @@ class _Nest:
         key = self.tiling.split, tile, moment, self._stays(tile)
         tick = self.made.get(key)
         if tick is None:
-            tick = self.made[key] = self._make_tick(tile, moment, *key[3])
+            tick = self.made[key] = self._make_tick(tile, moment, key[3])
         return tick
 
-    def _make_tick(self, tile: Tile, moment: Moment, a_times: float, b_times: float) -> Tick:
-        tiles = self.tiles
-        tick = tiles.streamed(tile, moment)
-        if a_times or b_times:
-            tick = replace(tick, input=_staying(tick.input, a_times), weight=_staying(tick.weight, b_times))
-        if not moment.last_k:
-            return tick
-        return tiles.worked(tick, tile, self.spec.lane_cycles, tiles.tail(tile), tiles.sides(tile))
+    def _make_tick(self, tile: Tile, moment: Moment, staying: tuple[float, float]) -> Tick:
+        work = self.tiles.element_wise(tile) if moment.last_k else None
+        return self.tiles.streamed(tile, moment, staying=staying, work=work)
 
     def _stays(self, tile: Tile) -> tuple[float, float]:
         """How many times a tile of A, and one of B, stay on chip together; 0 where ordinary slots do."""
@@ -118,12 +112,6 @@ class _Nest:
         if tiling.order == "mn":
             return outer, along_k * shape.n / tile.n if tiling.inner_stays else 0.0
         return along_k * shape.m / tile.m if tiling.inner_stays else 0.0, outer
-
-
-def _staying(load: Transfer | None, times: float) -> Transfer | None:
-    if load is None or not times:
-        return load
-    return replace(load, staying_bytes=ceil(load.buffer_bytes * times))
 
 
 @dataclass(frozen=True, slots=True)

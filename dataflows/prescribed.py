@@ -93,10 +93,8 @@ class _Nest:
     def _tick(self, number: int, at: _At) -> Tick:
         work = self.works[number]
         loads_a = number == 0 and at.first_n
-        tick = work.streamed(at.tile, Moment(loads_a, loads_b=True, first_k=at.first_k, last_k=at.last_k))
-        if at.last_k:
-            tail = work.tail(at.tile)
-            tick = work.worked(tick, at.tile, work.spec.lane_cycles, tail, work.sides(at.tile))
+        moment = Moment(loads_a, loads_b=True, first_k=at.first_k, last_k=at.last_k)
+        tick = work.streamed(at.tile, moment, work=work.element_wise(at.tile) if at.last_k else None)
         tick = replace(tick, opens_output=at.opens, closes_output=at.closes)
         if number == 0:
             return replace(tick, feeds=at.closes, middle=True)

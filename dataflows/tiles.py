@@ -45,6 +45,19 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
+class VectorWork:
+    """What the vector unit does to a core's output tile."""
+
+    lane_cycles: float
+    """Per element."""
+    read: Ports
+    write: Ports
+    """Bytes from and to each buffer."""
+    sides: tuple[Transfer, ...] = ()
+    """Loads that it waits for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tiles:
     """What moving and working on a matmul's tiles takes, where the cores share out `split`."""
 
@@ -58,14 +71,30 @@ class Tiles:
         """The busiest core's part of a tick."""
         return core_tile(tile, self.split, self.machine.cores)
 
-    def streamed(self, tile: Tile, moment: Moment) -> Tick:
-        """The array's part of a tick."""
+    def streamed(
+        self,
+        tile: Tile,
+        moment: Moment,
+        *,
+        staying: tuple[float, float] = (0.0, 0.0),
+        work: VectorWork | None = None,
+    ) -> Tick:
+        """A tick: the array's part and, with `work`, the vector unit's. `staying`: how many times a tile of A
+        and one of B stay on chip together; 0 where ordinary slots do."""
         core, active = self.core(tile), self.active_cores(tile)
         cycles = tile_cycles(self.machine.array, core.m, core.k, core.n, structured=self.spec.structured)
         read, write = _streams(self.spec, self.machine, core, moment.first_k)
+        vector = self.vector_cycles(tile, work)
+        if work is None or not vector:
+            vector_ports: Ports = ()
+            all_read, all_write = read, write
+        else:
+            vector_ports = self.ports(work.read, work.write)
+            all_read, all_write = _sums(read, work.read), _sums(write, work.write)
         return Tick(
-            weight=self.load_b(tile) if moment.loads_b else None,
-            input=self.load_a(tile) if moment.loads_a else None,
+            weight=_staying(self.load_b(tile), staying[1]) if moment.loads_b else None,
+            input=_staying(self.load_a(tile), staying[0]) if moment.loads_a else None,
+            side=work.sides if work is not None else (),
             array=cycles.stream,
             array_streaming=cycles.streaming,
             array_shift=cycles.stream_shift,
@@ -74,32 +103,40 @@ class Tiles:
             array_shadow=cycles.shadow,
             array_latency=cycles.latency,
             array_ports=self.ports(read, write),
+            vector=vector,
+            vector_ports=vector_ports,
             store=self.store(tile) if moment.last_k else None,
             opens_output=moment.first_k,
             closes_output=moment.last_k,
             slots=self.slots,
-            buffer_read=tuple(size * active for size in read),
-            buffer_write=tuple(size * active for size in write),
+            buffer_read=_times(all_read, active),
+            buffer_write=_times(all_write, active),
         )
 
-    def worked(
-        self, tick: Tick, tile: Tile, lane_cycles: float, accesses: Accesses, sides: tuple[Transfer, ...] = ()
-    ) -> Tick:
-        """A tick with the vector unit's part: `lane_cycles` per element of a core's output tile, and bytes
-        that a core reads and writes."""
-        core, active = self.core(tile), self.active_cores(tile)
-        vector = self.machine.vector_cycles((lane_cycles + self.additions()) * self.own_elements(core))
+    def worked(self, tick: Tick, tile: Tile, work: VectorWork) -> Tick:
+        """A tick that was made without, with the vector unit's part."""
+        vector, active = self.vector_cycles(tile, work), self.active_cores(tile)
         if not vector:  # what the array makes goes where it is used without passing the unit
-            return replace(tick, side=sides)
-        read, write = accesses
+            return replace(tick, side=work.sides)
         return replace(
             tick,
-            side=sides,
+            side=work.sides,
             vector=vector,
-            vector_ports=self.ports(read, write),
-            buffer_read=tuple(old + new * active for old, new in zip(tick.buffer_read, read, strict=True)),
-            buffer_write=tuple(old + new * active for old, new in zip(tick.buffer_write, write, strict=True)),
+            vector_ports=self.ports(work.read, work.write),
+            buffer_read=_sums(tick.buffer_read, _times(work.read, active)),
+            buffer_write=_sums(tick.buffer_write, _times(work.write, active)),
         )
+
+    def vector_cycles(self, tile: Tile, work: VectorWork | None) -> int:
+        """Of a core's vector unit on its part of an output tile."""
+        if work is None:
+            return 0
+        lane_cycles = work.lane_cycles + self.additions()
+        return self.machine.vector_cycles(lane_cycles * self.own_elements(self.core(tile)))
+
+    def element_wise(self, tile: Tile) -> VectorWork:
+        """The vector unit's part of the element-wise tail."""
+        return VectorWork(self.spec.lane_cycles, *self.tail(tile), self.sides(tile))
 
     def tail(self, tile: Tile) -> Accesses:
         """Bytes that a core's vector unit reads from and writes to each buffer for the element-wise tail."""
@@ -114,8 +151,8 @@ class Tiles:
 
     def ports(self, read: Ports, write: Ports) -> Ports:
         """Cycles of each buffer's ports for a core's accesses."""
-        pairs = enumerate(zip(read, write, strict=True))
-        return tuple(self.machine.port_cycles(i, r + w) for i, (r, w) in pairs)
+        widths = self.machine.widths
+        return tuple([-(-(r + w) // width) for r, w, width in zip(read, write, widths, strict=True)])
 
     def active_cores(self, tile: Tile) -> int:
         """Cores that have a part of a tick."""
@@ -207,6 +244,20 @@ SPREAD: Mapping[Split, Spreads] = MappingProxyType(
     }
 )
 """Inputs and results lie by rows, each core having as many; a B that is shared out is where it is needed."""
+
+
+def _staying(load: Transfer | None, times: float) -> Transfer | None:
+    if load is None or not times:
+        return load
+    return replace(load, staying_bytes=ceil(load.buffer_bytes * times))
+
+
+def _sums(one: Ports, other: Ports) -> Ports:
+    return tuple([a + b for a, b in zip(one, other, strict=True)])
+
+
+def _times(each: Ports, count: int) -> Ports:
+    return tuple([size * count for size in each])
 
 
 def one_after_other(first: Transfer | None, second: Transfer | None) -> Transfer | None:

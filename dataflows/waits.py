@@ -29,39 +29,55 @@ class Waits:
         self._has_sides = not all(each.resident for each in (*spec.sides, *spec.constants))
 
     def between_outputs(self, pause: Ints) -> Ints:
-        """Cycles that the array waits between full output tiles, where the slots of the last tick of one are
-        loaded for the second tick of the next, and the array has only that one's first to do meanwhile. With
-        one tick along k, so do the last tick but one of an outer tile and the first of the next. `pause`: the
-        longest hold-up by the shadow registers.
+        """Cycles that the array waits between full output tiles. The second tick of one is loaded into the
+        slots of the last tick of the one before, the first into those of the last but one: meanwhile the
+        array has only the tick between them to do. With one tick along k, this holds of the first tick of an
+        outer tile. `pause`: the longest hold-up by the shadow registers.
         """
         nests, tiles, full = self._nests, self._tiles, self._ticks.full
-        shape = self._task.spec.shape
-        one_k, many_k, several = tiles.k == 1, tiles.k > 1, tiles.inner > 1
+        one_k, several = tiles.k == 1, tiles.inner > 1
         new, outer_anew, inner_anew = np.ones_like(one_k), ~nests.outer_stays, ~nests.inner_stays
-        full_tiles = shape.m // full.m, shape.n // full.n
-        outer, inner = (np.where(nests.m_outer, *pair) for pair in (full_tiles, full_tiles[::-1]))
+        outer, inner = self._full_tiles()
+        end = self._ticks.at(k_last=True)
         last = self._ticks.along(outer_last=False, inner_last=True)
         last_end = self._ticks.along(outer_last=False, inner_last=True, k_last=True)
-        # the second tick of an output tile, which may be its last
-        second = either(tiles.k == 2, self._ticks.at(k_last=True), full)
+        second = either(tiles.k == 2, end, full)
+        first_after = either(several, full, last)
         second_after = either(several, second, either(tiles.k == 2, last_end, last))
-        # loads for the third tick stand behind the last tile's store
-        stores = (tiles.k >= 4) & (self._task.machine.accelerator.dma.store_share is None)
-        waits = np.zeros_like(full.stream)
-        for places, closed, opened, loaded in (
-            (many_k * (inner - 1), full, second, (outer_anew, new)),
-            (many_k * (outer - 1) * (inner - 1), full, second, (outer_anew, inner_anew)),
-            (many_k * (outer - 1), last, second_after, (new, inner_anew)),
-            ((one_k & several) * (outer - 1), full, full, (new, inner_anew)),
+        firsts, seconds, either_way = (np.zeros_like(full.stream) for _ in range(3))
+        # how many there are, the tile before with its last tick, the first and second tick, what they load
+        for places, closed, closing, opening, then, loaded in (
+            (~one_k * (inner - 1), full, end, full, second, (outer_anew, new)),
+            (~one_k * (outer - 1) * (inner - 1), full, end, full, second, (outer_anew, inner_anew)),
+            (~one_k * (outer - 1), last, last_end, first_after, second_after, (new, inner_anew)),
+            ((one_k & several) * (outer - 1), full, full, full, full, (new, inner_anew)),
         ):
             operands = nests.by_operand(*loaded)
-            loading = opened.trip(operands) - opened.stream
-            idle = self._tail(closed) + loading - full.stream - 2 * pause
-            behind_store = closed.tail + floored(closed.store) + loading - 2 * full.stream - 3 * pause
-            idle = larger(larger(idle, np.where(stores, behind_store, 0)), 0)
             count = larger(places * self._task.alike - self._prefetched, 0)
-            waits += count * idle * (opened.loading(operands) > 0)
-        return waits
+            count = count * (full.loading(operands) > 0)
+            first = larger(opening.trip(operands) - opening.stream - closing.stream - 2 * pause, 0)
+            later = self._before_second(closed, then.trip(operands) - then.stream, pause)
+            firsts += count * first
+            seconds += count * later
+            either_way += count * larger(first, later)
+        # of two ticks, the wait for the second is also part of the next wait for a first
+        two = larger(firsts, seconds)
+        return np.where(tiles.k == 2, two, np.where(one_k, seconds, either_way))
+
+    def _before_second(self, closed: Work, loading: Ints, pause: Ints) -> Ints:
+        """Cycles that the array waits for the second tick of an output tile, or for its third, whose loads
+        stand behind the store of the tile before."""
+        full, dma = self._ticks.full, self._task.machine.accelerator.dma
+        idle = self._tail(closed) + loading - full.stream - 2 * pause
+        behind_store = closed.tail + floored(closed.store) + loading - 2 * full.stream - 3 * pause
+        stores = (self._tiles.k >= 4) & (closed.store > 0) & (dma.store_share is None)
+        return larger(larger(idle, np.where(stores, behind_store, 0)), 0)
+
+    def _full_tiles(self) -> tuple[Ints, Ints]:
+        """How many full tiles there are along the outer and the inner loop."""
+        shape, full = self._task.spec.shape, self._ticks.full
+        m, n = shape.m // full.m, shape.n // full.n
+        return np.where(self._nests.m_outer, m, n), np.where(self._nests.m_outer, n, m)
 
     def chained(self) -> Ints:
         """Cycles until the last tick is streamed: ticks form as many chains as operands have slots, the
@@ -69,9 +85,7 @@ class Waits:
         of the one before in its chain; between them the array streams tick by tick."""
         nests, tiles, alike = self._nests, self._tiles, self._task.alike
         outer, inner = self._everywhere()
-        everywhere: list[tuple[Work, bool, Ints]] = [
-            (each, each.last_k, each.count * alike) for each in self._ticks
-        ]
+        everywhere: _Stretch = [(each, each.last_k, each.count * alike) for each in self._ticks]
         found = self._chains(everywhere, nests.by_operand(outer, inner), 1)
         # all of the inner loop's operand is loaded for the first outer tile
         one = np.ones_like(tiles.k)

@@ -122,7 +122,7 @@ def specs(draw: st.DrawFn) -> MatmulSpec:
     credit=st.sampled_from([0, 0, 5, 60, 500]),
     next_bytes=st.integers(0, 99),
 )
-@settings(max_examples=60)
+@settings(max_examples=120)
 def test_no_nest_undercuts_its_bound(
     machine: Machine, spec: MatmulSpec, credit: int, next_bytes: int
 ) -> None:

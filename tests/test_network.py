@@ -21,7 +21,7 @@ from tilewright.dataflows.network import Pattern, pattern_load, route
 from tilewright.dataflows.plan import plan
 from tilewright.dataflows.program import unrolled
 from tilewright.dataflows.specs import MatmulSpec, Operand
-from tilewright.dataflows.tiles import Moment, Tile, Tiles
+from tilewright.dataflows.tiles import Moment, Tile, Tiles, VectorWork
 from tilewright.dataflows.tiling import Split, Tiling
 from tilewright.description.errors import InputError
 from tilewright.workloads.graph import OperatorGraph
@@ -166,7 +166,7 @@ def test_partial_sums_are_reduced() -> None:
     assert store.buffer_bytes == 4 * 96 * 4 + 96  # every core reads its own sums
     assert store.port_cycles == 96 * 4 // 16 + -(-96 // 4 // 16)
     last = Moment(True, True, first_k=True, last_k=True)
-    tick = of.worked(of.streamed(WHOLE, last), WHOLE, 0.0, ((0, 0), (0, 0)))
+    tick = of.streamed(WHOLE, last, work=VectorWork(0.0, (0, 0), (0, 0)))
     assert tick.vector == 24 * 3 // 4
     assert tick.array_streaming == 3 * 8  # a core's k is 4: one fold high, three across, of 8 rows
 
