@@ -6,7 +6,9 @@ Which one is best depends on the region and the machine alone. Equal regions com
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import TypeVar
 
 from tilewright.arch.accelerator import Accelerator
 from tilewright.dataflows.machine import Machine, SetAside
@@ -19,6 +21,7 @@ REGIONS = 256
 
 _Asked = tuple[Request, SetAside]
 """A region, and what of the buffers is set aside for tensors that stay."""
+_Answer = TypeVar("_Answer", int, Mapping)
 
 
 class Chosen:
@@ -31,24 +34,22 @@ class Chosen:
     def bound(self, request: Request, machine: Machine, known: Known) -> int:
         """Least lower bound on the cycles. Raises `InputError` where nothing fits."""
         asked = request, machine.set_aside
-        found = self._bounds.get(asked)
-        if found is None:
-            found = best_bound(request, machine, known)
-            if len(self._bounds) >= REGIONS:
-                self._bounds.clear()
-            self._bounds[asked] = found
-        return found
+        return _remembered(self._bounds, asked, lambda: best_bound(request, machine, known))
 
     def mapping(self, request: Request, machine: Machine, known: Known) -> Mapping:
         """The loop nest of least cycles. Where it has to be searched for, `known` is added to."""
         asked = request, machine.set_aside
-        found = self._mappings.get(asked)
-        if found is None:
-            found = best_mapping(request, machine, known)
-            if len(self._mappings) >= REGIONS:
-                self._mappings.clear()
-            self._mappings[asked] = found
-        return found
+        return _remembered(self._mappings, asked, lambda: best_mapping(request, machine, known))
+
+
+def _remembered(answers: dict[_Asked, _Answer], asked: _Asked, search: Callable[[], _Answer]) -> _Answer:
+    found = answers.get(asked)
+    if found is None:
+        found = search()
+        if len(answers) >= REGIONS:
+            answers.clear()
+        answers[asked] = found
+    return found
 
 
 def chosen(accelerator: Accelerator) -> Chosen:
