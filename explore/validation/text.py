@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
+from tilewright.description.text_table import aligned
 from tilewright.explore.validation.validation import Outcome, SuiteOutcome, Validation
 
 EXPLAINED = 0.30
@@ -19,7 +20,7 @@ def plain_text(validation: Validation) -> str:
     heads = ("suite", "cases", "evidence", "MAPE", "largest error", "tolerance", "verdict")
     right = (False, True, False, True, True, True, False)
     rows = [_summary(suite) for suite in validation.suites]
-    return "".join((*parts, _aligned(heads, rows, right)))
+    return "".join((*parts, aligned((heads, *rows), right)))
 
 
 def markdown(validation: Validation) -> str:
@@ -49,7 +50,7 @@ def _plain_suite(suite: SuiteOutcome) -> str:
     rows = [(str(number), *_cells(case)) for number, case in enumerate(suite.cases, 1)]
     lines = [f"{suite.name}\n"]
     lines += [f"{line}\n" for line in textwrap.wrap(suite.title, 110)]
-    lines += ["\n", _aligned(("", *_HEADS), rows, (True, *_RIGHT)), "\n"]
+    lines += ["\n", aligned((("", *_HEADS), *rows), (True, *_RIGHT)), "\n"]
     width = len(str(len(suite.cases)))
     notes = [
         f"{line}\n"
@@ -119,19 +120,6 @@ def _percent(fraction: float) -> str:
 def _signed(fraction: float, *, points: bool = False) -> str:
     """An error: exactly none is `0`, so that a small one does not look like it."""
     return f"{100 * fraction:+.2f} {'pt' if points else '%'}" if fraction else "0"
-
-
-def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
-    lines = [heads, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    texts = (
-        "  ".join(
-            text.rjust(width) if to_right else text.ljust(width)
-            for text, width, to_right in zip(line, widths, right, strict=True)
-        )
-        for line in lines
-    )
-    return "".join(f"{text.rstrip()}\n" for text in texts)
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

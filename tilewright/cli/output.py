@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tilewright.description.errors import InputError
+from tilewright.description.text_table import aligned
 
 
 def write_stdout(text: str) -> None:
@@ -67,16 +68,8 @@ def columns_text(rows: Sequence[Mapping[str, object]], right: Sequence[str] = ()
     """`rows` under their headings, as wide as they need; numbers and the columns `right` to the right."""
     heads = list(rows[0])
     cells = [heads, *([_cell(value) for value in row.values()] for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(heads))]
     to_right = [name in right or isinstance(value, int | float) for name, value in rows[0].items()]
-    lines = (
-        "  ".join(
-            text.rjust(width) if right_hand else text.ljust(width)
-            for text, width, right_hand in zip(line, widths, to_right, strict=True)
-        )
-        for line in cells
-    )
-    return "".join(f"{line.rstrip()}\n" for line in lines)
+    return aligned(cells, to_right)
 
 
 def _cell(value: object) -> str:
