@@ -49,8 +49,20 @@ class Structured(Block):
         return self
 
 
+class Flexible(Block):
+    """Networks that bring any operand to any PE and add up any PEs' products (Kwon et al., "MAERI", ASPLOS
+    2018; Qin et al., "SIGMA", HPCA 2020), where a systolic array hands both on from PE to PE."""
+
+    latency_cycles: Cycles = 0
+    """Stages of both networks, from a tile's last operands to its last result."""
+    by_head: bool = False
+    """Whether what attention wrote head by head is multiplied head by head as well (a layer's output
+    projection): each head keeps to an equal share of the PEs, all heads side by side, and PEs that this
+    leaves over do what is left of a tile when the shares' cycles are full. Else all PEs are one pool."""
+
+
 class Array(Block):
-    """The systolic array of one core."""
+    """The array of one core, systolic unless it is `flexible`."""
 
     rows: Side
     """Processing elements down a column."""
@@ -75,6 +87,19 @@ class Array(Block):
     `rows` cycles after each fold, or in the shadow of the next fold. Means nothing for other dataflows."""
     structured: Structured | None = None
     """Which N:M sparse weights it runs in n/m of the time. Without it, zeros are multiplied."""
+
+    flexible: Flexible | None = None
+    """Lets PEs take any part of a tile, so that edges cost nothing: ceil(m k n / PEs) cycles a tile. How
+    often operands pass is still as `dataflow`, `rows` and `cols` have it; `fold_overlap`,
+    `stationary_buffers` and `output_drain` mean nothing. Without it, edge folds take as long as full ones."""
+
+    @model_validator(mode="after")
+    def _flexible_is_not_systolic(self) -> Array:
+        needs = ("structured", "exp_macs", "exp_pieces")
+        clash = next((name for name in needs if getattr(self, name) is not None), None)
+        if self.flexible is not None and clash is not None:
+            raise ValueError(f"`{clash}` needs the paths of a systolic array; leave it or `flexible` out")
+        return self
 
     @model_validator(mode="after")
     def _structured_weights_stay(self) -> Array:

@@ -130,6 +130,9 @@ def unit_sizes(unit: Streaming, array: Array) -> UnitSizes:
         output_columns=unit.output_columns,
         score_banks=unit.score_banks,
     )
+    if array.flexible is not None:
+        message = "a streaming unit's arrays are systolic: leave `array.flexible` out"
+        raise InputError(Problem(message, key="array.flexible"))
     if array.count != ARRAYS:
         message = (
             f"a streaming unit has a score and a value array: `array.count` must be 2, not {array.count}"

@@ -13,10 +13,11 @@ A region starts when the one before it is complete, so what it costs depends on 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from tilewright.dataflows.tensors import out_elements
 from tilewright.workloads.graph import OperatorGraph
-from tilewright.workloads.operators import MatmulShape, RowsShape
+from tilewright.workloads.operators import MatmulShape, Operator, RowsShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,11 @@ class Cut:
     regions: tuple[Region, ...]
     consumers: dict[str, int]
     """How many operators read each tensor; graph outputs and carries count one more."""
+
+    @cached_property
+    def makers(self) -> dict[str, Operator]:
+        """The operator that makes each tensor."""
+        return {name: op for op in self.graph.operators for name in op.outputs}
 
 
 def cut(graph: OperatorGraph, *, attention: bool = False, chains: bool = False) -> Cut:

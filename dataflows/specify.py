@@ -18,6 +18,7 @@ from tilewright.dataflows.specs import (
     StreamSpec,
     UnitSpec,
 )
+from tilewright.dataflows.systolic import ByHead
 from tilewright.dataflows.tensors import element_bits, touched
 from tilewright.dataflows.vector_unit import lane_cycles, softmax_work
 from tilewright.description.errors import InputError
@@ -68,7 +69,8 @@ def specify(cut: Cut, region: Region, accelerator: Accelerator, placement: Place
     if isinstance(anchor.shape, MatmulShape):
         _refuse_tile(anchor)
         spec = _matmul_spec(anchor, anchor.shape, operand, results[0], tail, work)
-        return replace(spec, structure=_structure(cut, anchor, accelerator))
+        structure, by_head = _structure(cut, anchor, accelerator), _by_head(cut, anchor, accelerator)
+        return replace(spec, structure=structure, by_head=by_head)
     return _rows_spec(anchor, anchor.shape, operand, graph, results, tail, work)
 
 
@@ -133,6 +135,19 @@ def _structure(cut: Cut, matmul: Operator, accelerator: Accelerator) -> tuple[in
     if weights is None or array is None or weights[1] != array.m or weights[0] > array.n:
         return None
     return array.n, array.m
+
+
+def _by_head(cut: Cut, matmul: Operator, accelerator: Accelerator) -> ByHead | None:
+    """The heads that a matmul over heads wrote A by, where each has a share of the array."""
+    flexible, maker = accelerator.array.flexible, cut.makers.get(matmul.inputs[0])
+    if flexible is None or not flexible.by_head or not isinstance(matmul.shape, MatmulShape):
+        return None
+    while maker is not None and maker.kind == "elementwise":
+        maker = cut.makers.get(maker.inputs[0])
+    if maker is None or not isinstance(maker.shape, MatmulShape):
+        return None
+    heads, rest = divmod(matmul.shape.k, maker.shape.n)
+    return ByHead(heads, maker.shape.n) if heads > 1 and not rest else None
 
 
 def _chain_spec(

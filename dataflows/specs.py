@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from tilewright.arch.sparse import Unit
+from tilewright.dataflows.systolic import ByHead
 from tilewright.workloads.operators import MatmulShape
 from tilewright.workloads.pairs import Pairs
 
@@ -50,6 +51,8 @@ class MatmulSpec:
     """Vector work per output element."""
     structure: tuple[int, int] | None = None
     """(n, m) where B is N:M sparse and the array packs it."""
+    by_head: ByHead | None = None
+    """The heads that A was written by, where each has a share of the array."""
 
     @property
     def structured(self) -> bool:

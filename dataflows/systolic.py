@@ -18,6 +18,12 @@ n (P + L + S), or n (L + S) output stationary, as SCALE-Sim v3 counts them. What
 its description; each form is stepped out PE by PE in `tilewright.sim.pe_array`, which does not know these
 formulas.
 
+A flexible array is one pool of PEs and has no folds: a tile takes ceil(m k n / PEs) cycles, and nothing is
+shifted or skewed. Where each of H heads has a share of S = floor(PEs / H) PEs, its W products take
+floor(W / S) cycles, and those that fill no further one go to the PEs that are left over, as long as these
+have cycles for all heads' (so the authors of ViTCoD count); else it is a cycle more. More heads than PEs share
+the pool.
+
 Of N:M sparse weights an array that supports them holds (or, output stationary, streams) the kept ones only,
 so that K is n/m as long; picking the inputs that belong to them adds pipeline stages after the skew.
 """
@@ -28,7 +34,7 @@ from dataclasses import dataclass
 from typing import Generic
 
 from tilewright.arch.accelerator import Array
-from tilewright.dataflows.arith import Whole, ceil_div, larger
+from tilewright.dataflows.arith import Whole, ceil_div, larger, smaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,14 @@ class TileCycles(Generic[Whole]):
         return self.stream - self.streaming - self.stream_skew
 
 
+@dataclass(frozen=True, slots=True)
+class ByHead:
+    """Heads that a product's k is made of, and how much of k each has."""
+
+    heads: int
+    width: int
+
+
 def folds(array: Array, m: Whole, k: Whole, n: Whole) -> tuple[Whole, Whole]:
     """Folds of C[m, n] = A[m, k] B[k, n] on the busiest of the core's arrays, and the streamed length."""
     if array.dataflow == "output_stationary":
@@ -89,8 +103,13 @@ def packed(array: Array, k: Whole) -> Whole:
     return k // group * kept + rest - larger(rest - kept, 0)
 
 
-def tile_cycles(array: Array, m: Whole, k: Whole, n: Whole, *, structured: bool = False) -> TileCycles[Whole]:
-    """Cycles of C[m, n] (+)= A[m, k] B[k, n]; `structured`: B is N:M sparse as the array's are."""
+def tile_cycles(
+    array: Array, m: Whole, k: Whole, n: Whole, *, structured: bool = False, by_head: ByHead | None = None
+) -> TileCycles[Whole]:
+    """Cycles of C[m, n] (+)= A[m, k] B[k, n]. `structured`: B is N:M sparse as the array's are; `by_head`:
+    where the array is flexible, these heads have shares of it."""
+    if array.flexible is not None:
+        return _pooled(array, m, k, n, by_head)
     select = 0
     if structured and array.structured is not None:
         k, select = packed(array, k), array.structured.select_cycles
@@ -125,3 +144,24 @@ def tile_cycles(array: Array, m: Whole, k: Whole, n: Whole, *, structured: bool 
         swap=swap,
         shadow=shadow,
     )
+
+
+def _pooled(array: Array, m: Whole, k: Whole, n: Whole, by_head: ByHead | None) -> TileCycles[Whole]:
+    """On a flexible array."""
+    assert array.flexible is not None
+    if by_head is None or by_head.heads > array.macs_per_cycle:
+        stream = ceil_div(m * k * n, array.macs_per_cycle)
+    else:
+        stream = _shared_out(array.macs_per_cycle, m * smaller(k, by_head.width) * n, by_head.heads)
+    none = stream * 0
+    latency = array.flexible.latency_cycles
+    return TileCycles(
+        0, stream, latency, stream, stream_skew=none, skew=none + latency, swap=none, shadow=none
+    )
+
+
+def _shared_out(pes: int, products: Whole, heads: int) -> Whole:
+    """Cycles of so many products for each head, on its share of the PEs and on those left over."""
+    share, spare = divmod(pes, heads)
+    full, rest = products // share, products % share
+    return full + smaller(larger(rest * heads - spare * full, 0), 1)

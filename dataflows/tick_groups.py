@@ -162,7 +162,9 @@ def _groups(task: Task, nests: Nests, moves: Moves) -> Iterator[Ticks]:
         )
         outputs = m_count * n_count
         firsts = outputs * ((k_edges[0][0] == 0) if at_k else (k_count > 0))
-        cycles = tile_cycles(machine.array, core_m, core_k, core_n, structured=spec.structured)
+        cycles = tile_cycles(
+            machine.array, core_m, core_k, core_n, structured=spec.structured, by_head=spec.by_head
+        )
         vector = _vector(task, core_m * core_n)
         a, b, sides = a_moves[at_m][at_k], b_moves[at_k][at_n], side_moves[at_m][at_n]
         yield Ticks(

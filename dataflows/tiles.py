@@ -82,7 +82,14 @@ class Tiles:
         """A tick: the array's part and, with `work`, the vector unit's. `staying`: how many times a tile of A
         and one of B stay on chip together; 0 where ordinary slots do."""
         core, active = self.core(tile), self.active_cores(tile)
-        cycles = tile_cycles(self.machine.array, core.m, core.k, core.n, structured=self.spec.structured)
+        cycles = tile_cycles(
+            self.machine.array,
+            core.m,
+            core.k,
+            core.n,
+            structured=self.spec.structured,
+            by_head=self.spec.by_head,
+        )
         read, write = _streams(self.spec, self.machine, core, moment.first_k)
         vector = self.vector_cycles(tile, work)
         if work is None or not vector:

@@ -97,7 +97,7 @@ def accelerator_presets() -> str:
             (
                 f"`{name}`",
                 f"{machine.cores * array.count} × {array.rows}×{array.cols} {array.operand}",
-                array.dataflow.replace("_", " "),
+                f"{'flexible, ' if array.flexible else ''}{array.dataflow.replace('_', ' ')}",
                 f"{machine.clock_mhz:,g}",
                 f"{machine.macs_per_cycle * machine.clock_mhz / 1e6:,.4g}",
                 binary_bytes(on_chip) if on_chip else "unlimited",

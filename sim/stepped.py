@@ -43,6 +43,11 @@ class SteppedArray:
                 "array.structured: `cycle` fidelity steps arrays that multiply zeros; leave it out, or use "
                 "fidelity event"
             )
+        if self.machine.array.flexible is not None:
+            raise InputError(
+                "array.flexible: `cycle` fidelity steps systolic arrays, PE by PE; leave it out, or use "
+                "fidelity event"
+            )
         self.c = np.zeros((shape.batch, shape.m, shape.n), dtype=np.result_type(self.a, self.b))
         self._windows = windows(self.spec, self.machine, self.tiling)
         self._cores = [PeArray(self.machine.array) for _ in range(self.machine.cores)]

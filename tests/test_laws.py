@@ -46,6 +46,11 @@ arrays = st.fixed_dictionaries(
         "output_drain": st.sampled_from(["ideal", "exposed", "shadow"]),
     }
 )
+flexible_arrays = st.builds(
+    lambda array, flexible: {**array, "exp_macs": None, "flexible": flexible},
+    arrays,
+    st.fixed_dictionaries({"latency_cycles": st.sampled_from([0, 3]), "by_head": st.booleans()}),
+)
 vectors = st.fixed_dictionaries(
     {"lanes": st.integers(1, 8), "startup_cycles": st.integers(0, 3), "fused_exp": st.booleans()}
 )
@@ -82,15 +87,17 @@ def buffer(holds: list[str], capacities: tuple[int, ...]) -> st.SearchStrategy[d
     )
 
 
-def accelerators(capacities: tuple[int, ...] = CAPACITIES) -> st.SearchStrategy[dict[str, Any]]:
-    """Small machines of every kind: shared and split buffers, several cores and arrays."""
+def accelerators(
+    capacities: tuple[int, ...] = CAPACITIES, *, systolic: bool = False
+) -> st.SearchStrategy[dict[str, Any]]:
+    """Small machines of every kind: shared and split buffers, several cores and arrays, flexible ones too."""
     kinds = [{name: buffer(holds, capacities) for name, holds in kind.items()} for kind in BUFFERS]
     return st.fixed_dictionaries(
         {
             "name": st.just("random"),
             "clock_mhz": st.just(1000),
             "cores": st.sampled_from([1, 1, 2, 3]),
-            "array": arrays,
+            "array": arrays if systolic else st.one_of(arrays, arrays, flexible_arrays),
             "vector": vectors,
             "buffers": st.one_of([st.fixed_dictionaries(kind) for kind in kinds]),
             "dram": drams,
@@ -299,7 +306,7 @@ def test_counts_are_the_workloads(description: dict[str, Any], workload: Operato
 
 
 @given(
-    description=accelerators() | accelerators(capacities=CRAMPED),
+    description=accelerators(systolic=True) | accelerators(CRAMPED, systolic=True),
     seed=st.integers(0, 9),
     shape=st.tuples(*[st.integers(1, 12)] * 3),
     batch=st.integers(1, 2),

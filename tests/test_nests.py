@@ -21,6 +21,7 @@ from tilewright.dataflows.matmul import program, windows
 from tilewright.dataflows.program import held_bytes, totals, unrolled
 from tilewright.dataflows.schedule import region_cycles
 from tilewright.dataflows.specs import MatmulSpec, Operand
+from tilewright.dataflows.systolic import ByHead
 from tilewright.dataflows.task import Task
 from tilewright.dataflows.tiling import Tiling
 from tilewright.description.errors import InputError
@@ -76,6 +77,7 @@ def machines(draw: st.DrawFn) -> Machine:
                     "fold_overlap": draw(st.booleans()),
                     "stationary_buffers": draw(st.sampled_from([1, 2])),
                     "output_drain": draw(st.sampled_from(["ideal", "exposed", "shadow"])),
+                    "flexible": draw(st.sampled_from([None, None, {"by_head": True}, {"latency_cycles": 4}])),
                 },
                 "vector": {"lanes": draw(st.integers(1, 4)), "startup_cycles": draw(st.integers(0, 3))},
                 "buffers": {"operands": buffer("input", "weight"), "sums": buffer("output")}
@@ -113,6 +115,7 @@ def specs(draw: st.DrawFn) -> MatmulSpec:
         sides=(operand(batch * m * n),) if tail else (),
         constants=(operand(n),) if tail else (),
         lane_cycles=draw(st.sampled_from([1.0, 2.5])) if tail else 0.0,
+        by_head=ByHead(2, k // 2) if batch == 1 and k % 2 == 0 and draw(st.booleans()) else None,
     )
 
 

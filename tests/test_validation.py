@@ -387,6 +387,8 @@ def test_unknown_metric(metric: str, said: str) -> None:
         "operators": [{"cycles": 2}, {"cycles": 3}],
     }
     assert metric_value(figures, "operators.1.cycles") == 3
+    named = {"operators": [{"name": "ffn.up", "cycles": 4}, {"name": "ffn", "up": 5}]}
+    assert metric_value(named, "operators.ffn.up.cycles") == metric_value(named, "operators.0.cycles") == 4
     with pytest.raises(InputError) as caught:
         metric_value(figures, metric)
     assert str(caught.value) == said

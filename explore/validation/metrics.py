@@ -1,5 +1,5 @@
-"""Dotted keys into the JSON object of a result: `cycles`, `energy_j.total`, `operators.0.cycles`; and what is
-worked out of several: `100 * stalls.weight_stall / cycles`."""
+"""Dotted keys into the JSON object of a result: `cycles`, `energy_j.total`, `operators.ffn.up.cycles`; and
+what is worked out of several: `100 * stalls.weight_stall / cycles`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.m
 
 def metric_value(figures: Mapping[str, object], metric: str) -> float:
     """The number at a dotted key, or worked out of several by `+ - * /` and brackets, which have a blank on
-    either side, as keys may hold a `-`. An item of a list is named by its index.
+    either side, as keys may hold a `-`. An item of a list is called by its name
+    (which may have dots itself), or by its index.
 
     Raises `InputError` if there is no such key, or no number at it.
     """
@@ -62,12 +63,14 @@ def _no_expression(metric: str) -> str:
 
 def _key_value(figures: Mapping[str, object], metric: str) -> float:
     found: object = figures
-    parts = metric.split(".")
-    for depth, part in enumerate(parts):
+    parts, depth = metric.split("."), 0
+    while depth < len(parts):
         inner = _entries(found)
-        if part not in inner:
+        ends = range(len(parts), depth, -1)
+        end = next((end for end in ends if ".".join(parts[depth:end]) in inner), None)
+        if end is None:
             raise InputError(_unknown(parts, depth, inner))
-        found = inner[part]
+        found, depth = inner[".".join(parts[depth:end])], end
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise InputError(_no_number(metric, found))
     return found
@@ -77,7 +80,9 @@ def _entries(found: object) -> Mapping[str, object]:
     if isinstance(found, Mapping):
         return found
     if isinstance(found, Sequence) and not isinstance(found, str):
-        return {str(index): item for index, item in enumerate(found)}
+        names = [item.get("name") if isinstance(item, Mapping) else None for item in found]
+        by_name = {name: item for name, item in zip(names, found, strict=True) if name}
+        return by_name | {str(index): item for index, item in enumerate(found)}
     return {}
 
 

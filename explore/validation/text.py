@@ -10,6 +10,8 @@ from tilewright.explore.validation.validation import Outcome, SuiteOutcome, Vali
 
 EXPLAINED = 0.30
 """Error beyond which the plain table shows a case's explanation as well."""
+_LONG_METRIC = 48
+"""Characters of a metric that the plain table shows."""
 _HEADS = ("case", "metric", "measured", "predicted", "error", "evidence")
 _RIGHT = (False, False, True, True, True, False)
 
@@ -47,7 +49,7 @@ def _summary(suite: SuiteOutcome) -> tuple[str, ...]:
 
 
 def _plain_suite(suite: SuiteOutcome) -> str:
-    rows = [(str(number), *_cells(case)) for number, case in enumerate(suite.cases, 1)]
+    rows = [(str(number), *_short(_cells(case))) for number, case in enumerate(suite.cases, 1)]
     lines = [f"{suite.name}\n"]
     lines += [f"{line}\n" for line in textwrap.wrap(suite.title, 110)]
     lines += ["\n", aligned((("", *_HEADS), *rows), (True, *_RIGHT)), "\n"]
@@ -59,6 +61,14 @@ def _plain_suite(suite: SuiteOutcome) -> str:
         for line in _hanging(f"{number:>{width}}  ", f"{case.case}: {case.note}.")
     ]
     return "".join([*lines, *notes, "\n"] if notes else lines)
+
+
+def _short(cells: tuple[str, ...]) -> tuple[str, ...]:
+    """With an end of the metric left out where it is a long expression."""
+    case, metric, *figures = cells
+    if len(metric) > _LONG_METRIC:
+        metric = f"{metric[: _LONG_METRIC - 4]} ..."
+    return case, metric, *figures
 
 
 def _hanging(head: str, text: str) -> list[str]:
