@@ -19,10 +19,9 @@ its description; each form is stepped out PE by PE in `tilewright.sim.pe_array`,
 formulas.
 
 A flexible array is one pool of PEs and has no folds: a tile takes ceil(m k n / PEs) cycles, and nothing is
-shifted or skewed. Where each of H heads has a share of S = floor(PEs / H) PEs, its W products take
-floor(W / S) cycles, and those that fill no further one go to the PEs that are left over, as long as these
-have cycles for all heads' (so the authors of ViTCoD count); else it is a cycle more. More heads than PEs share
-the pool.
+shifted or skewed. Where each of H heads has a share of S = floor(PEs / H) PEs, its W products take floor(W /
+S) cycles, and those that fill no further one go to the PEs that are left over, as long as these have cycles
+for all heads' (so the authors of ViTCoD count); else it is a cycle more. More heads than PEs share the pool.
 
 Of N:M sparse weights an array that supports them holds (or, output stationary, streams) the kept ones only,
 so that K is n/m as long; picking the inputs that belong to them adds pipeline stages after the skew.
