@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import ceil, sqrt
 
-from tilewright.arch.accelerator import ELEMENT_BITS, Accelerator, Array, Buffer, ElementType
+from tilewright.arch.accelerator import Accelerator, Buffer
+from tilewright.arch.array import ELEMENT_BITS, Array, ElementType
 from tilewright.arch.network import Network, link_count, port_count
 from tilewright.arch.streaming_unit import Streaming, unit_sizes
 from tilewright.arch.technology import Technology, technology_of

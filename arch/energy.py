@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from types import MappingProxyType
 
-from tilewright.arch.accelerator import ELEMENT_BITS, Accelerator, Array
+from tilewright.arch.accelerator import Accelerator
 from tilewright.arch.area import (
     FUNCTIONS,
     LANE_REGISTERS,
@@ -26,6 +26,7 @@ from tilewright.arch.area import (
     root,
     vector_type,
 )
+from tilewright.arch.array import ELEMENT_BITS, Array
 from tilewright.arch.dram import BankedDram, FlatDram
 from tilewright.arch.network import link_count, port_count
 from tilewright.arch.technology import SourceRow, Technology, technology_of

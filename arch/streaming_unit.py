@@ -7,15 +7,13 @@ of the accelerator's array, of which there are two: for scores and for values.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from tilewright.arch.array import Array
 from tilewright.arch.sparse_unit import Unit
 from tilewright.description.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from tilewright.arch.accelerator import Array
 
 OPERAND_BITS = {"int4": 4, "int8": 8, "int16": 16}
 """Element types that the unit can be built for."""

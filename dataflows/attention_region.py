@@ -14,7 +14,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.arch.streaming_unit import Streaming, UnitSizes, unit_sizes
 from tilewright.dataflows.attention_jobs import WORD_TILES, Job
 from tilewright.dataflows.attention_unit import k_tiles, q_tiles, visits

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.dataflows.arith import Ints, ceil_div, larger
 from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.moves import AsTheyAre, AtPeak, Moves

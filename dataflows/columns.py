@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilewright.arch.accelerator import Accelerator, Array
+from tilewright.arch.accelerator import Accelerator
+from tilewright.arch.array import Array
 from tilewright.dataflows.arith import Ints
 from tilewright.dataflows.least import OneMachine
 from tilewright.dataflows.least_traffic import Numbers

@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil
 
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.dataflows.arith import ceil_div
 from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.program import Ports, Tick

@@ -18,8 +18,8 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from tilewright.arch.accelerator import Array
 from tilewright.arch.accelerator import Operand as OperandKind
+from tilewright.arch.array import Array
 from tilewright.dataflows.arith import ceil_div
 from tilewright.dataflows.attention_region import jobs_of, sizes_of, streamed_bytes
 from tilewright.dataflows.attention_unit import least_cycles

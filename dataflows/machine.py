@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, floor
 
-from tilewright.arch.accelerator import ELEMENT_BITS, Accelerator, Array, Operand
+from tilewright.arch.accelerator import Accelerator, Operand
+from tilewright.arch.array import ELEMENT_BITS, Array
 from tilewright.arch.network import Network
 from tilewright.dataflows.memory import buffer_widths, peak_bytes_per_cycle, transfer_cycles
 from tilewright.dataflows.network import Pattern, best_rate, network_bytes, network_cycles

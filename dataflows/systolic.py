@@ -32,7 +32,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic
 
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.dataflows.arith import Whole, ceil_div, larger, smaller
 
 

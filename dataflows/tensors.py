@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tilewright.arch.accelerator import ELEMENT_BITS, Accelerator
+from tilewright.arch.accelerator import Accelerator
+from tilewright.arch.array import ELEMENT_BITS
 from tilewright.workloads.graph import OperatorGraph
 from tilewright.workloads.operators import NATIVE, Operator, RowsShape, Tensor
 

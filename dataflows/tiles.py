@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from math import ceil
 from types import MappingProxyType
 
-from tilewright.arch.accelerator import Array
 from tilewright.arch.accelerator import Operand as OperandKind
+from tilewright.arch.array import Array
 from tilewright.dataflows.arith import Whole, ceil_div
 from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.network import Spread

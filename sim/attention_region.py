@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.dataflows.attention_jobs import UnitRun
 from tilewright.dataflows.attention_region import jobs_of, sizes_of, streamed_bytes, tiles_of
 from tilewright.dataflows.layout import Step

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.sim.pe_grids import Grid, Job, Padded, Permits
 from tilewright.sim.pe_output import OutputStationaryGrid
 from tilewright.sim.pe_stationary import StationaryGrid

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.sim.pe_grids import BUBBLE, Feed, Job, Sequencer, Values, Wave, own, tokens_of
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 from types import MappingProxyType
 
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.dataflows.attention_region import jobs_of, sizes_of, tiles_of
 from tilewright.dataflows.chain_tiling import ChainTiling
 from tilewright.dataflows.in_array import STATISTICS_OPS, keeps_scores

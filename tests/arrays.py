@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from tilewright.arch.accelerator import Array, Dataflow
+from tilewright.arch.array import Array, Dataflow
 
 # SCALE-Sim v3 (PyPI scalesim 3.0.0, MIT licence), runs of single GEMMs; it reports one cycle less, the last
 # index instead of the count.

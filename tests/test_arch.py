@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jschon import JSON, JSONSchema, create_catalog
 
-from tilewright.arch.accelerator import ELEMENT_BITS, Accelerator
+from tilewright.arch.accelerator import Accelerator
+from tilewright.arch.array import ELEMENT_BITS
 from tilewright.arch.dram import BankedDram, FlatDram, IdealDram
 from tilewright.arch.dram_standards import complete_from_standard, standards
 from tilewright.arch.load import accelerator_schema, load_accelerator, preset_names, preset_text, to_yaml

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilewright.arch.accelerator import ELEMENT_BITS, Accelerator
+from tilewright.arch.accelerator import Accelerator
 from tilewright.arch.area import area_mm2, lane_units, mac_area_um2, pe_register_bits
+from tilewright.arch.array import ELEMENT_BITS
 from tilewright.arch.energy import (
     ZJ_PER_PJ,
     Actions,

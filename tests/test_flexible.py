@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tilewright as tw
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.dataflows.systolic import ByHead, tile_cycles
 from tilewright.description.errors import InputError
 

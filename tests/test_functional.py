@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilewright.arch.accelerator import Array, Dataflow
+from tilewright.arch.array import Array, Dataflow
 from tilewright.description.errors import InputError
 from tilewright.sim import functional, numerics
 from tilewright.sim.pe_array import PeArray

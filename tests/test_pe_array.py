@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.arrays import DATAFLOWS, SCALE_SIM, arrays
-from tilewright.arch.accelerator import Array, Dataflow
+from tilewright.arch.array import Array, Dataflow
 from tilewright.sim.pe_array import PeArray
 
 Matrix = npt.NDArray[Any]

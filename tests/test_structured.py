@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilewright.api import load_accelerator, simulate
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.dataflows.systolic import packed, tile_cycles
 from tilewright.description.errors import InputError
 from tilewright.sim.result import Fidelity, Result

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.arrays import SCALE_SIM, arrays
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.dataflows.program import Tick
 from tilewright.dataflows.schedule import region_cycles
 from tilewright.dataflows.systolic import tile_cycles

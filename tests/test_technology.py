@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jschon import JSON, JSONSchema, create_catalog
 
-from tilewright.arch.accelerator import ELEMENT_BITS, Accelerator
+from tilewright.arch.accelerator import Accelerator
+from tilewright.arch.array import ELEMENT_BITS
 from tilewright.arch.energy import sources
 from tilewright.arch.load import load_accelerator, preset_names, to_yaml
 from tilewright.arch.scaling import area_factor, delay_factor, energy_factor, factor, nodes

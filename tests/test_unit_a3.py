@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import tilewright as tw
 from tests.units import lawful
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.arch.sparse_search import A3
 from tilewright.dataflows.sparse import a3
 from tilewright.description.errors import InputError

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import tilewright as tw
 from tests.units import lawful
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.arch.sparse_search import AccelTran
 from tilewright.dataflows.sparse import acceltran
 from tilewright.description.errors import InputError

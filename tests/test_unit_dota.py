@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tilewright as tw
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.arch.sparse_predictors import Dota
 from tilewright.dataflows.sparse.base import Mask
 from tilewright.dataflows.sparse.dota import projection, select

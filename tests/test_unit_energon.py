@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tilewright as tw
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.arch.sparse_predictors import Energon
 from tilewright.dataflows.sparse.base import Mask
 from tilewright.dataflows.sparse.energon import select

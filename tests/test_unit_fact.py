@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.arch.sparse_predictors import Fact
 from tilewright.dataflows.sparse.base import Mask, Selection
 from tilewright.dataflows.sparse.estimate import leading_ones, strongest

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tilewright as tw
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.arch.sparse_gather import Gather
 from tilewright.dataflows.sparse.gather import gather_cycles, select
 from tilewright.dataflows.sparse.quality import quality

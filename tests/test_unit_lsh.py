@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tilewright as tw
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.arch.sparse_gather import Lsh
 from tilewright.dataflows.sparse.lsh import buckets, select, sort_cycles
 from tilewright.dataflows.sparse.quality import quality

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tilewright as tw
-from tilewright.arch.accelerator import Accelerator, Array
+from tilewright.arch.accelerator import Accelerator
+from tilewright.arch.array import Array
 from tilewright.dataflows.sparse.base import Selection
 from tilewright.sim.result import Result
 from tilewright.workloads.pairs import Head

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.arch.sparse_predictors import Sanger
 from tilewright.dataflows.sparse.base import Mask
 from tilewright.dataflows.sparse.sanger import packs, select

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import tilewright as tw
 from tests.units import lawful
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.arch.sparse_search import SpAtten
 from tilewright.dataflows.sparse import spatten
 from tilewright.dataflows.sparse.quality import quality

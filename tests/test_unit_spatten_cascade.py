@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 import tilewright as tw
 from tests.units import lawful
-from tilewright.arch.accelerator import Accelerator, Array
+from tilewright.arch.accelerator import Accelerator
+from tilewright.arch.array import Array
 from tilewright.arch.sparse_search import SpAtten
 from tilewright.dataflows.sparse import spatten
 from tilewright.dataflows.sparse.cascade import cascaded, schedule

@@ -22,7 +22,7 @@ from math import ceil, log, log2
 
 import numpy as np
 
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.arch.sparse_search import A3
 from tilewright.dataflows.sparse.base import Counts, Mask, Piece, Selection, Values
 from tilewright.dataflows.sparse.scoring import logits, row_cycles, stage_lanes, stretches, with_one

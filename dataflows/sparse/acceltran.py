@@ -21,7 +21,7 @@ from math import ceil
 
 import numpy as np
 
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.arch.sparse_search import AccelTran
 from tilewright.dataflows.sparse.base import Counts, Mask, Piece, Selection, Values
 from tilewright.dataflows.sparse.estimate import weights

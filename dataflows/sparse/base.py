@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from tilewright.arch.accelerator import Array
+    from tilewright.arch.array import Array
     from tilewright.arch.sparse import Unit
     from tilewright.workloads.pairs import Head
 

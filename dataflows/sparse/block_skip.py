@@ -10,7 +10,7 @@ from math import ceil
 
 import numpy as np
 
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.arch.sparse import BlockSkip
 from tilewright.dataflows.sparse.base import Piece, Selection
 from tilewright.dataflows.sparse.lanes import dense_cycles

@@ -15,7 +15,7 @@ from math import ceil, log2
 
 import numpy as np
 
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.arch.sparse_predictors import Dota
 from tilewright.dataflows.sparse.base import Mask, Piece, Selection, Values
 from tilewright.dataflows.sparse.estimate import quantized, strongest

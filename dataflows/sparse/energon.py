@@ -18,7 +18,7 @@ from math import ceil
 
 import numpy as np
 
-from tilewright.arch.accelerator import ELEMENT_BITS, Array
+from tilewright.arch.array import ELEMENT_BITS, Array
 from tilewright.arch.sparse_predictors import Energon
 from tilewright.dataflows.sparse.base import Counts, Mask, Piece, Selection, Values
 from tilewright.dataflows.sparse.estimate import quantized, upper_bits

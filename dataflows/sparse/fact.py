@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from math import ceil, log2
 
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.arch.sparse_predictors import Fact
 from tilewright.dataflows.sparse.base import Mask, Piece, Selection
 from tilewright.dataflows.sparse.estimate import leading_ones, quantized, strongest

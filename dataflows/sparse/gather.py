@@ -11,7 +11,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from tilewright.arch.accelerator import ELEMENT_BITS, Array
+from tilewright.arch.array import ELEMENT_BITS, Array
 from tilewright.arch.sparse_gather import Gather
 from tilewright.dataflows.sparse.base import Mask, Piece, Selection
 from tilewright.dataflows.sparse.lanes import dense_cycles

@@ -12,7 +12,7 @@ from math import ceil
 
 import numpy as np
 
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.dataflows.sparse.base import Counts, Mask, Piece
 from tilewright.dataflows.systolic import tile_cycles
 

@@ -22,7 +22,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.arch.sparse_gather import Lsh
 from tilewright.dataflows.sparse.base import Piece, Selection, Values
 from tilewright.dataflows.sparse.gather import gather_cycles

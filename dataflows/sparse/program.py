@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
-from tilewright.arch.accelerator import Array
 from tilewright.arch.accelerator import Operand as OperandName
+from tilewright.arch.array import Array
 from tilewright.arch.sparse import Unit
 from tilewright.dataflows.machine import Machine
 from tilewright.dataflows.program import Ports, Program, Tick, Transfer, merged

@@ -16,7 +16,7 @@ from math import ceil
 
 import numpy as np
 
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.arch.sparse_predictors import Sanger
 from tilewright.dataflows.sparse.base import Counts, Mask, Piece, Selection, Values
 from tilewright.dataflows.sparse.estimate import quantized, weights

@@ -33,7 +33,7 @@ from math import ceil
 
 import numpy as np
 
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.arch.sparse_search import SpAtten
 from tilewright.dataflows.sparse.base import Counts, Mask, Piece, Selection, Values
 from tilewright.dataflows.sparse.cascade import Schedule, schedule

@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from tilewright.arch.accelerator import Array
+from tilewright.arch.array import Array
 from tilewright.arch.sparse_split import ViTCoD
 from tilewright.dataflows.sparse.base import Piece, Selection
 from tilewright.description.errors import InputError
