@@ -449,7 +449,16 @@ def test_show_source_is_the_text_as_written(capsys: pytest.CaptureFixture[str]) 
         ),
         (
             ["report", "toy", "-o", "r.html"],
-            "error: 'toy' is not a saved result (.json); to simulate, name an accelerator and a workload\n",
+            "error: 'toy' is neither a study's folder nor a saved result (.json); to simulate, name an "
+            "accelerator and a workload\n",
+        ),
+        (
+            ["run", "stdy@BEST:latency_s", "bert-base"],
+            "error: 'stdy@BEST:latency_s': no folder 'stdy'; before the `@` stands what `sweep -o` wrote\n",
+        ),
+        (
+            ["rtl", "stdy@3", "-o", "out"],
+            "error: 'stdy@3': no folder 'stdy'; before the `@` stands what `sweep -o` wrote\n",
         ),
     ],
 )

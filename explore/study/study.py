@@ -244,9 +244,17 @@ def arch_overrides(values: Mapping[str, Value]) -> list[str]:
 
 
 def split_point(name: str) -> tuple[Path, str] | None:
-    """The folder and the point that `STUDY@POINT` names; None for any other name."""
+    """The folder and the point that `STUDY@POINT` names; None for any other name.
+
+    Raises `InputError` for what can only be a point, of a folder that is not there.
+    """
     folder, at, which = name.rpartition("@")
-    return (Path(folder), which) if at and Path(folder).is_dir() else None
+    if at and Path(folder).is_dir():
+        return Path(folder), which
+    point = which.isdigit() or which.partition(":")[0] in ("BEST", "front")
+    if at and point and not Path(name).exists():
+        raise InputError(f"{name!r}: no folder {folder!r}; before the `@` stands what `sweep -o` wrote")
+    return None
 
 
 def expand_workload(name: str, overrides: Sequence[str]) -> tuple[str, list[str]]:

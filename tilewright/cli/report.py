@@ -113,7 +113,8 @@ def _saved(name: str) -> Result:
         return load_result(sys.stdin.read(), "stdin")
     if not name.endswith(".json"):
         raise InputError(
-            f"{name!r} is not a saved result (.json); to simulate, name an accelerator and a workload"
+            f"{name!r} is neither a study's folder nor a saved result (.json); to simulate, name an "
+            "accelerator and a workload"
         )
     from tilewright.description.files import read_text
 
