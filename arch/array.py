@@ -73,11 +73,17 @@ class Array(Block):
     `rows` cycles after each fold, or in the shadow of the next fold. Means nothing for other dataflows."""
     structured: Structured | None = None
     """Which N:M sparse weights it runs in n/m of the time. Without it, zeros are multiplied."""
-
     flexible: Flexible | None = None
     """Lets PEs take any part of a tile, so that edges cost nothing: ceil(m k n / PEs) cycles a tile. How
     often operands pass is still as `dataflow`, `rows` and `cols` have it; `fold_overlap`,
     `stationary_buffers` and `output_drain` mean nothing. Without it, edge folds take as long as full ones."""
+    exp_macs: Annotated[int, Field(gt=0, le=1000)] | None = None
+    """Multiply-accumulates in which a PE takes an exponential (FuseMax: 6). With it, the order `fusemax` of
+    `mapper.attention` leaves the scores in the PEs: these find the maximum, take the exponentials and add
+    them up; the vector unit keeps each row's statistics and rescales."""
+    exp_pieces: Annotated[int, Field(gt=0, le=1000)] | None = None
+    """Pieces of the exponential's linear interpolation in an array with upward paths (FSA: 8), which the
+    order `fsa` needs."""
 
     @model_validator(mode="after")
     def _flexible_is_not_systolic(self) -> Array:
@@ -95,14 +101,6 @@ class Array(Block):
                 "PE has no others to pick from"
             )
         return self
-
-    exp_macs: Annotated[int, Field(gt=0, le=1000)] | None = None
-    """Multiply-accumulates in which a PE takes an exponential (FuseMax: 6). With it, the order `fusemax` of
-    `mapper.attention` leaves the scores in the PEs: these find the maximum, take the exponentials and add
-    them up; the vector unit keeps each row's statistics and rescales."""
-    exp_pieces: Annotated[int, Field(gt=0, le=1000)] | None = None
-    """Pieces of the exponential's linear interpolation in an array with upward paths (FSA: 8), which the
-    order `fsa` needs."""
 
     @property
     def macs_per_cycle(self) -> int:

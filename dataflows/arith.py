@@ -27,14 +27,3 @@ def larger(a: int | Ints, b: int | Ints) -> int | Ints:
     if isinstance(a, int) and isinstance(b, int):
         return max(a, b)
     return np.maximum(a, b)
-
-
-@overload
-def smaller(a: int, b: int) -> int: ...
-@overload
-def smaller(a: Ints, b: Ints | int) -> Ints: ...
-def smaller(a: int | Ints, b: int | Ints) -> int | Ints:
-    """Element-wise minimum."""
-    if isinstance(a, int) and isinstance(b, int):
-        return min(a, b)
-    return np.minimum(a, b)

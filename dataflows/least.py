@@ -268,7 +268,8 @@ def _shares(spec: MatmulSpec, cores: int, split: Split) -> tuple[int, int, int, 
 
 
 def _array_work(spec: MatmulSpec, array: Array, cores: int, split: Split) -> Numbers:
-    """As one tile a product: cutting it up never shortens it."""
+    """As one tile a product: cutting it up never shortens it. (Shares of heads may gain by it, down to what
+    the pool of all PEs takes, which is meant here.)"""
     products, m, k, n = _shares(spec, cores, split)
     tile = tile_cycles(array, m, k, n, structured=spec.structured)
     held_up = np.maximum(tile.preload + tile.shadow - tile.swap, 0)

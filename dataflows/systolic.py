@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from typing import Generic
 
 from tilewright.arch.array import Array
-from tilewright.dataflows.arith import Whole, ceil_div, larger, smaller
+from tilewright.dataflows.arith import Whole, ceil_div, larger
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,8 @@ def _pooled(array: Array, m: Whole, k: Whole, n: Whole, by_head: ByHead | None) 
     if by_head is None or by_head.heads > array.macs_per_cycle:
         stream = ceil_div(m * k * n, array.macs_per_cycle)
     else:
-        stream = _shared_out(array.macs_per_cycle, m * smaller(k, by_head.width) * n, by_head.heads)
+        of_head = k - larger(k - by_head.width, 0)
+        stream = _shared_out(array.macs_per_cycle, m * of_head * n, by_head.heads)
     none = stream * 0
     latency = array.flexible.latency_cycles
     return TileCycles(
@@ -163,4 +164,4 @@ def _shared_out(pes: int, products: Whole, heads: int) -> Whole:
     """Cycles of so many products for each head, on its share of the PEs and on those left over."""
     share, spare = divmod(pes, heads)
     full, rest = products // share, products % share
-    return full + smaller(larger(rest * heads - spare * full, 0), 1)
+    return full + (rest * heads > spare * full)

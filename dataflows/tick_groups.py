@@ -176,7 +176,7 @@ def _groups(task: Task, nests: Nests, moves: Moves) -> Iterator[Ticks]:
 
 
 def _vector(task: Task, elements: Ints) -> Ints:
-    """Cycles of a core's vector unit on an output tile; as `Tiles.vector_cycles` has them for one."""
+    """Cycles of a core's vector unit on an output tile; as `Tiles.worked` has them for one."""
     vector = task.machine.accelerator.vector
     lane_cycles = task.spec.lane_cycles + (task.sharers - 1) * vector.cycles.add
     if not lane_cycles:

@@ -91,17 +91,9 @@ class Tiles:
             by_head=self.spec.by_head,
         )
         read, write = _streams(self.spec, self.machine, core, moment.first_k)
-        vector = self.vector_cycles(tile, work)
-        if work is None or not vector:
-            vector_ports: Ports = ()
-            all_read, all_write = read, write
-        else:
-            vector_ports = self.ports(work.read, work.write)
-            all_read, all_write = _sums(read, work.read), _sums(write, work.write)
-        return Tick(
+        tick = Tick(
             weight=_staying(self.load_b(tile), staying[1]) if moment.loads_b else None,
             input=_staying(self.load_a(tile), staying[0]) if moment.loads_a else None,
-            side=work.sides if work is not None else (),
             array=cycles.stream,
             array_streaming=cycles.streaming,
             array_shift=cycles.stream_shift,
@@ -110,19 +102,19 @@ class Tiles:
             array_shadow=cycles.shadow,
             array_latency=cycles.latency,
             array_ports=self.ports(read, write),
-            vector=vector,
-            vector_ports=vector_ports,
             store=self.store(tile) if moment.last_k else None,
             opens_output=moment.first_k,
             closes_output=moment.last_k,
             slots=self.slots,
-            buffer_read=_times(all_read, active),
-            buffer_write=_times(all_write, active),
+            buffer_read=_times(read, active),
+            buffer_write=_times(write, active),
         )
+        return tick if work is None else self.worked(tick, tile, work)
 
     def worked(self, tick: Tick, tile: Tile, work: VectorWork) -> Tick:
         """A tick that was made without, with the vector unit's part."""
-        vector, active = self.vector_cycles(tile, work), self.active_cores(tile)
+        lane_cycles, active = work.lane_cycles + self.additions(), self.active_cores(tile)
+        vector = self.machine.vector_cycles(lane_cycles * self.own_elements(self.core(tile)))
         if not vector:  # what the array makes goes where it is used without passing the unit
             return replace(tick, side=work.sides)
         return replace(
@@ -133,13 +125,6 @@ class Tiles:
             buffer_read=_sums(tick.buffer_read, _times(work.read, active)),
             buffer_write=_sums(tick.buffer_write, _times(work.write, active)),
         )
-
-    def vector_cycles(self, tile: Tile, work: VectorWork | None) -> int:
-        """Of a core's vector unit on its part of an output tile."""
-        if work is None:
-            return 0
-        lane_cycles = work.lane_cycles + self.additions()
-        return self.machine.vector_cycles(lane_cycles * self.own_elements(self.core(tile)))
 
     def element_wise(self, tile: Tile) -> VectorWork:
         """The vector unit's part of the element-wise tail."""

@@ -454,11 +454,11 @@ def test_show_source_is_the_text_as_written(capsys: pytest.CaptureFixture[str]) 
         ),
         (
             ["run", "stdy@BEST:latency_s", "bert-base"],
-            "error: 'stdy@BEST:latency_s': no folder 'stdy'; before the `@` stands what `sweep -o` wrote\n",
+            "error: 'stdy@BEST:latency_s': no such file, and no folder 'stdy' of a study (STUDY@POINT)\n",
         ),
         (
             ["rtl", "stdy@3", "-o", "out"],
-            "error: 'stdy@3': no folder 'stdy'; before the `@` stands what `sweep -o` wrote\n",
+            "error: 'stdy@3': no such file, and no folder 'stdy' of a study (STUDY@POINT)\n",
         ),
     ],
 )

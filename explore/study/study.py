@@ -246,14 +246,13 @@ def arch_overrides(values: Mapping[str, Value]) -> list[str]:
 def split_point(name: str) -> tuple[Path, str] | None:
     """The folder and the point that `STUDY@POINT` names; None for any other name.
 
-    Raises `InputError` for what can only be a point, of a folder that is not there.
+    Raises `InputError` where there is neither such a folder nor a file that is called so.
     """
     folder, at, which = name.rpartition("@")
     if at and Path(folder).is_dir():
         return Path(folder), which
-    point = which.isdigit() or which.partition(":")[0] in ("BEST", "front")
-    if at and point and not Path(name).exists():
-        raise InputError(f"{name!r}: no folder {folder!r}; before the `@` stands what `sweep -o` wrote")
+    if at and not Path(name).exists():
+        raise InputError(f"{name!r}: no such file, and no folder {folder!r} of a study (STUDY@POINT)")
     return None
 
 

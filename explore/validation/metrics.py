@@ -19,8 +19,8 @@ _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.m
 
 def metric_value(figures: Mapping[str, object], metric: str) -> float:
     """The number at a dotted key, or worked out of several by `+ - * /` and brackets, which have a blank on
-    either side, as keys may hold a `-`. An item of a list is called by its name
-    (which may have dots itself), or by its index.
+    either side, as keys may hold a `-`. An item of a list is called by its name, which
+    may have dots itself, or, where it has none, by its index.
 
     Raises `InputError` if there is no such key, or no number at it.
     """
@@ -80,10 +80,12 @@ def _entries(found: object) -> Mapping[str, object]:
     if isinstance(found, Mapping):
         return found
     if isinstance(found, Sequence) and not isinstance(found, str):
-        names = [item.get("name") if isinstance(item, Mapping) else None for item in found]
-        by_name = {name: item for name, item in zip(names, found, strict=True) if name}
-        return by_name | {str(index): item for index, item in enumerate(found)}
+        return {_name(item) or str(index): item for index, item in enumerate(found)}
     return {}
+
+
+def _name(item: object) -> str:
+    return str(item.get("name", "")) if isinstance(item, Mapping) else ""
 
 
 def _unknown(parts: Sequence[str], depth: int, inner: Mapping[str, object]) -> str:
